@@ -1,0 +1,116 @@
+//! The connection: opens it, keeps the broker prepared, and tells everybody when it was lost and is back.
+//!
+//! Started before all that talks to the broker; its death restarts them (`rest_for_one`). The client library reconnects
+//! by itself; what that means for jobs is the dispatchers' to decide.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::address::Address;
+use crate::dispatcher::{DispatcherMsg, Event};
+use crate::peers::{self, PeersMsg};
+use crate::ports::{Broker, ConnectionEvent};
+use crate::tasks::{Tasks, TooManyTasks};
+
+/// Wait before streams and consumers are looked for again after a failure.
+const PREPARE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// What a connection is started with.
+#[derive(Clone)]
+pub struct ConnectionStart {
+    /// The broker.
+    pub broker: Arc<dyn Broker>,
+    /// Whom to tell.
+    pub dispatchers: Vec<Address<DispatcherMsg>>,
+    /// Whom to tell.
+    pub peers: Address<PeersMsg>,
+}
+
+/// What a connection is told.
+pub enum ConnectionMsg {
+    /// It was lost, or is back.
+    Changed(ConnectionEvent),
+    /// Streams and consumers are there, or could not be made.
+    Prepared(Result<(), String>),
+    /// Look for them again.
+    Prepare,
+}
+
+/// The actor.
+pub struct Connection;
+
+/// Its state.
+pub struct ConnectionState {
+    start: ConnectionStart,
+    tasks: Tasks,
+}
+
+impl Actor for Connection {
+    type Msg = ConnectionMsg;
+    type State = ConnectionState;
+    type Arguments = ConnectionStart;
+
+    /// Opens the connection: as with an OTP `init`, nothing to its right may start before it is there, and a failure to
+    /// open it is a failure to start.
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ConnectionMsg>,
+        start: ConnectionStart,
+    ) -> Result<ConnectionState, ActorProcessingErr> {
+        let to = myself.clone();
+        let event = Box::new(move |event| {
+            let _ = to.cast(ConnectionMsg::Changed(event));
+        });
+        start.broker.open(event).await?;
+        let tasks = Tasks::new(myself.get_cell());
+        Ok(ConnectionState { start, tasks })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ConnectionMsg>,
+        message: ConnectionMsg,
+        state: &mut ConnectionState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ConnectionMsg::Changed(ConnectionEvent::Lost) => tracing::warn!("connection to the broker lost"),
+            ConnectionMsg::Changed(ConnectionEvent::Restored) => {
+                tracing::warn!("connection to the broker restored");
+                // At once, not after the preparation: most often nothing is missing.
+                for dispatcher in &state.start.dispatchers {
+                    let _ = dispatcher.send(DispatcherMsg::Happened(Event::ConnectionRestored));
+                }
+                let _ = state.start.peers.send(PeersMsg::Happened(peers::Event::ConnectionRestored));
+                state.prepare(&myself)?;
+            }
+            ConnectionMsg::Prepare => state.prepare(&myself)?,
+            ConnectionMsg::Prepared(Ok(())) => {}
+            ConnectionMsg::Prepared(Err(fault)) => {
+                tracing::warn!(fault, "streams and consumers could not be prepared");
+                myself.send_after(PREPARE_AGAIN_AFTER, || ConnectionMsg::Prepare);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<ConnectionMsg>,
+        _event: ractor::SupervisionEvent,
+        _state: &mut ConnectionState,
+    ) -> Result<(), ActorProcessingErr> {
+        // It has no children.
+        Ok(())
+    }
+}
+
+impl ConnectionState {
+    fn prepare(&mut self, myself: &ActorRef<ConnectionMsg>) -> Result<(), TooManyTasks> {
+        let (call, myself) = (self.start.broker.prepare(), myself.clone());
+        self.tasks.spawn(async move {
+            let _ = myself.cast(ConnectionMsg::Prepared(call.await));
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! The consumer: takes jobs from the work queue, and only as many as the dispatcher has room for.
+//!
+//! It is started after the dispatcher and the workers; its death costs the pulls under way, whose jobs the queue
+//! delivers again. It decides nothing but how many more to ask for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use crate::address::Address;
+use crate::dispatcher::DispatcherMsg;
+use crate::ports::{Delivery, JobQueue, JobSpec, Pulled};
+use crate::tasks::{Tasks, TooManyTasks};
+
+/// Wait after a pull that failed, so that a broker that is away is not asked in a tight loop.
+const PULL_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// What a consumer is started with.
+#[derive(Clone)]
+pub struct ConsumerStart {
+    /// Where jobs come from.
+    pub queue: Arc<dyn JobQueue>,
+    /// Where they go.
+    pub dispatcher: Address<DispatcherMsg>,
+}
+
+/// What a consumer is told.
+pub enum ConsumerMsg {
+    /// This many jobs, in all, may be on their way.
+    Demand(usize),
+    /// A pull brought a job.
+    Pulled(Box<JobSpec>, Delivery),
+    /// A pull for `asked` jobs ended; `got` of them came.
+    PullEnded {
+        /// How many were asked for.
+        asked: usize,
+        /// How many came.
+        got: usize,
+        /// Why it ended early.
+        fault: Option<String>,
+    },
+    /// Pull no more; answer when nothing is under way.
+    Drain(RpcReplyPort<()>),
+}
+
+/// The actor.
+pub struct Consumer;
+
+/// Its state.
+pub struct ConsumerState {
+    start: ConsumerStart,
+    tasks: Tasks,
+    /// Jobs that the dispatcher still has room for.
+    demand: usize,
+    /// Jobs asked for that have not come yet.
+    outstanding: usize,
+    draining: Vec<RpcReplyPort<()>>,
+    closed: bool,
+}
+
+impl Actor for Consumer {
+    type Msg = ConsumerMsg;
+    type State = ConsumerState;
+    type Arguments = ConsumerStart;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ConsumerMsg>,
+        start: ConsumerStart,
+    ) -> Result<ConsumerState, ActorProcessingErr> {
+        let tasks = Tasks::new(myself.get_cell());
+        Ok(ConsumerState { start, tasks, demand: 0, outstanding: 0, draining: Vec::new(), closed: false })
+    }
+
+    async fn post_start(
+        &self,
+        _myself: ActorRef<ConsumerMsg>,
+        state: &mut ConsumerState,
+    ) -> Result<(), ActorProcessingErr> {
+        // An earlier incarnation was told the demand; this one must ask.
+        let _ = state.start.dispatcher.send(DispatcherMsg::TellDemand);
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ConsumerMsg>,
+        message: ConsumerMsg,
+        state: &mut ConsumerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ConsumerMsg::Demand(jobs) => state.demand = jobs,
+            ConsumerMsg::Pulled(spec, delivery) => {
+                state.outstanding = state.outstanding.saturating_sub(1);
+                state.demand = state.demand.saturating_sub(1);
+                let _ = state.start.dispatcher.send(DispatcherMsg::Received(spec, delivery));
+            }
+            ConsumerMsg::PullEnded { asked, got, fault } => {
+                state.outstanding = state.outstanding.saturating_sub(asked.saturating_sub(got));
+                if let Some(fault) = fault {
+                    tracing::debug!(fault, "pull failed");
+                }
+            }
+            ConsumerMsg::Drain(reply) => {
+                state.closed = true;
+                state.draining.push(reply);
+            }
+        }
+        state.pull(&myself)?;
+        if state.closed && state.outstanding == 0 {
+            for reply in state.draining.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<ConsumerMsg>,
+        _event: ractor::SupervisionEvent,
+        _state: &mut ConsumerState,
+    ) -> Result<(), ActorProcessingErr> {
+        // It has no children.
+        Ok(())
+    }
+}
+
+impl ConsumerState {
+    fn pull(&mut self, myself: &ActorRef<ConsumerMsg>) -> Result<(), TooManyTasks> {
+        let wanted = self.demand.saturating_sub(self.outstanding);
+        if self.closed || wanted == 0 {
+            return Ok(());
+        }
+        self.outstanding += wanted;
+        let to = myself.clone();
+        let deliver = Box::new(move |pulled| match pulled {
+            Pulled::Job(spec, delivery) => {
+                let _ = to.cast(ConsumerMsg::Pulled(spec, delivery));
+            }
+            Pulled::NotAJob(reason) => tracing::warn!(reason, "message on the job stream is no job"),
+        });
+        let (call, myself) = (self.start.queue.pull(wanted, deliver), myself.clone());
+        self.tasks.spawn(async move {
+            let (got, fault) = match call.await {
+                Ok(got) => (got, None),
+                Err((got, fault)) => {
+                    tokio::time::sleep(PULL_AGAIN_AFTER).await;
+                    (got, Some(fault))
+                }
+            };
+            let _ = myself.cast(ConsumerMsg::PullEnded { asked: wanted, got, fault });
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! A job and the workers: who computes it, what they made, what their deaths mean.
+
+use halm_protocol::worker::{Lease, Piece, Work};
+use halm_protocol::{ChatMessage, ErrorCode, FinishReason, Input, JobId, Outcome, Refusal, Reply, Usage};
+
+use super::super::job::{Compute, Job, LogState};
+use super::super::{Effect, WorkerId};
+use super::Core;
+
+impl Core {
+    pub(super) fn enqueue(&mut self, id: &JobId) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.compute = Compute::Queued;
+        if !self.queue.contains(id) {
+            self.queue.push_back(id.clone());
+        }
+    }
+
+    /// Takes a job from its worker, or from the queue of those that wait for one.
+    pub(super) fn stop_computing(&mut self, id: &JobId, out: &mut Vec<Effect>) {
+        self.queue.retain(|queued| queued != id);
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        if let Compute::Running { worker, lease } = job.compute {
+            job.compute = Compute::Queued;
+            self.leases.remove(&lease);
+            if let Some(leases) = self.workers.get_mut(&worker) {
+                leases.remove(&lease);
+            }
+            out.push(Effect::Cancel { worker, lease });
+        }
+    }
+
+    pub(super) fn complete(&mut self, id: &JobId, outcome: Outcome, out: &mut Vec<Effect>) {
+        self.stop_computing(id, out);
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        let outcome = match outcome {
+            Outcome::Refusal(refusal) => Outcome::Refusal(refusal.for_job(id.clone())),
+            reply @ Outcome::Reply(_) => reply,
+        };
+        job.compute = Compute::Complete(outcome);
+        self.append_next(id, out);
+    }
+
+    /// The job of a living lease, taken out of the table of leases.
+    pub(super) fn end_lease(&mut self, lease: Lease) -> Option<JobId> {
+        let id = self.leases.remove(&lease)?;
+        for leases in self.workers.values_mut() {
+            leases.remove(&lease);
+        }
+        Some(id)
+    }
+
+    pub(super) fn worker_gone(&mut self, worker: WorkerId, out: &mut Vec<Effect>) {
+        let Some(leases) = self.workers.remove(&worker) else { return };
+        for lease in leases {
+            let Some(id) = self.leases.remove(&lease) else { continue };
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            job.deaths += 1;
+            if job.deaths >= self.settings.deaths_max {
+                let message = format!("{} workers died while they ran this job; it was quarantined", job.deaths);
+                job.compute = Compute::Queued;
+                self.complete(&id, Outcome::Refusal(Refusal::new(ErrorCode::Poison, message)), out);
+            } else {
+                self.enqueue(&id);
+                // The death is written down at once, while a spare goes on: the count must outlive this replica too.
+                if matches!(self.jobs[&id].log, LogState::Open { in_flight: None, .. }) {
+                    self.renew(&id, out);
+                }
+            }
+        }
+    }
+
+    pub(super) fn tokens(&mut self, lease: Lease, offset: u32, pieces: Vec<Piece>, out: &mut Vec<Effect>) {
+        let Some(id) = self.leases.get(&lease).cloned() else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if offset == job.offset() {
+            job.take(pieces);
+            self.append_next(&id, out);
+        } else {
+            let seen = format!("worker went on at offset {offset}, not {}", job.offset());
+            out.push(Effect::Broken { job: id.clone(), invariant: "INV-2", seen });
+            let refusal = Refusal::new(ErrorCode::Internal, "a worker lost its place");
+            self.failed(lease, refusal, true, out);
+        }
+    }
+
+    pub(super) fn done(&mut self, lease: Lease, tail: String, reason: FinishReason, prompt_tokens: u32, out: &mut Vec<Effect>) {
+        let Some(id) = self.end_lease(lease) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.tail = tail;
+        let text = job.text();
+        let (text, message) = match job.spec.request.input {
+            Input::Prompt(_) => (Some(text), None),
+            Input::Messages(_) => (None, Some(ChatMessage { role: "assistant".to_owned(), content: text })),
+        };
+        let reply = Reply {
+            job: id.clone(),
+            model: self.settings.model.clone(),
+            digest: self.settings.digest.clone(),
+            text,
+            message,
+            finish_reason: reason,
+            usage: Usage { prompt_tokens, completion_tokens: job.offset() },
+            seed: job.spec.seed,
+            attempts: job.attempts,
+            resumed_at: job.resumed_at.clone(),
+            is_final: job.spec.request.stream,
+        };
+        job.compute = Compute::Complete(Outcome::Reply(Box::new(reply)));
+        self.append_next(&id, out);
+    }
+
+    pub(super) fn failed(&mut self, lease: Lease, refusal: Refusal, retry: bool, out: &mut Vec<Effect>) {
+        let Some(id) = self.leases.get(&lease).cloned() else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.failures += 1;
+        if retry && job.failures < self.settings.failures_max {
+            self.stop_computing(&id, out);
+            self.enqueue(&id);
+        } else {
+            self.complete(&id, Outcome::Refusal(refusal), out);
+        }
+    }
+
+    pub(super) fn schedule(&mut self, out: &mut Vec<Effect>) {
+        while let Some(id) = self.queue.front().cloned() {
+            let slots_max = self.settings.slots_per_worker as usize;
+            let free = self.workers.iter().filter(|(_, leases)| leases.len() < slots_max);
+            let Some(worker) = free.min_by_key(|(_, leases)| leases.len()).map(|(worker, _)| *worker) else {
+                return;
+            };
+            self.queue.pop_front();
+            let lease = Lease(self.number());
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let Some(leases) = self.workers.get_mut(&worker) else { continue };
+            if job.attempts > 0 {
+                job.resumed_at.push(job.offset());
+            }
+            job.attempts += 1;
+            job.compute = Compute::Running { worker, lease };
+            leases.insert(lease);
+            let work = work(job, lease);
+            self.leases.insert(lease, id);
+            out.push(Effect::Start { worker, work: Box::new(work) });
+        }
+    }
+}
+
+fn work(job: &Job, lease: Lease) -> Work {
+    let request = &job.spec.request;
+    Work {
+        lease,
+        job: job.spec.id.clone(),
+        input: request.input.clone(),
+        max_tokens: request.max_tokens,
+        sampling: request.sampling.clone(),
+        seed: job.spec.seed,
+        stop: request.stop.clone(),
+        generated: job.made.iter().map(|made| made.token).collect(),
+        traceparent: job.spec.traceparent.clone(),
+    }
+}

@@ -1,0 +1,287 @@
+//! Performs what the dispatcher's core decides.
+//!
+//! Messages: [`DispatcherMsg`]. It never waits for a port in its mailbox: each call is a task of its own that sends its
+//! result back, so that a slow broker delays nobody's tokens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use halm_protocol::subject::Inbox;
+use halm_protocol::{JobStatus, Outcome, WorkerStatus};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::{Core, Effect, Event, OpResult, Settings, WorkerId};
+use crate::address::Address;
+use crate::consumer::ConsumerMsg;
+use crate::moment::{Clock, Moment};
+use crate::peers::PeersMsg;
+use crate::ports::{Delivery, Inboxes, JobQueue, JobSpec, OutcomeStore, TokenLog};
+use crate::tasks::{Tasks, TooManyTasks};
+use crate::worker::WorkerMsg;
+
+/// How long a final record is offered to an inbox that nobody listens to: past it, the client is gone. A client that
+/// reconnects is back within two seconds.
+const DELIVER_FOR: Duration = Duration::from_secs(10);
+/// Between two such offers.
+const DELIVER_EVERY: Duration = Duration::from_millis(200);
+
+/// What the dispatcher calls.
+#[derive(Clone)]
+pub struct DispatcherPorts {
+    /// Fences and records.
+    pub log: Arc<dyn TokenLog>,
+    /// Outcomes.
+    pub outcomes: Arc<dyn OutcomeStore>,
+    /// Acknowledgements.
+    pub queue: Arc<dyn JobQueue>,
+    /// Direct delivery.
+    pub inboxes: Arc<dyn Inboxes>,
+}
+
+/// What a dispatcher is started with.
+#[derive(Clone)]
+pub struct DispatcherStart {
+    /// For the core.
+    pub settings: Settings,
+    /// The outside.
+    pub ports: DispatcherPorts,
+    /// The replica's clock.
+    pub clock: Clock,
+    /// The pool's workers.
+    pub workers: BTreeMap<WorkerId, Address<WorkerMsg>>,
+    /// Who pulls jobs for it.
+    pub consumer: Address<ConsumerMsg>,
+    /// Who tells other replicas what is held.
+    pub peers: Address<PeersMsg>,
+}
+
+/// What a dispatcher is told.
+pub enum DispatcherMsg {
+    /// A fact for the core.
+    Happened(Event),
+    /// The queue delivered a job.
+    Received(Box<JobSpec>, Delivery),
+    /// Tell the consumer how many jobs there is room for.
+    TellDemand,
+    /// How are the jobs and workers?
+    Status(RpcReplyPort<(Vec<JobStatus>, Vec<WorkerStatus>)>),
+    /// Take no more work; answer when every job is settled.
+    Drain(RpcReplyPort<()>),
+    /// The timer set for this moment.
+    TimerFired(Moment),
+}
+
+/// The actor.
+pub struct Dispatcher;
+
+/// Its state.
+pub struct DispatcherState {
+    core: Core,
+    start: DispatcherStart,
+    tasks: Tasks,
+    timer: Option<Moment>,
+    drained: Vec<RpcReplyPort<()>>,
+    is_drained: bool,
+}
+
+impl Actor for Dispatcher {
+    type Msg = DispatcherMsg;
+    type State = DispatcherState;
+    type Arguments = DispatcherStart;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<DispatcherMsg>,
+        start: DispatcherStart,
+    ) -> Result<DispatcherState, ActorProcessingErr> {
+        Ok(DispatcherState {
+            core: Core::new(start.settings.clone()),
+            start,
+            tasks: Tasks::new(myself.get_cell()),
+            timer: None,
+            drained: Vec::new(),
+            is_drained: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<DispatcherMsg>,
+        message: DispatcherMsg,
+        state: &mut DispatcherState,
+    ) -> Result<(), ActorProcessingErr> {
+        let event = match message {
+            DispatcherMsg::Happened(event) => event,
+            DispatcherMsg::Received(spec, delivery) => {
+                let deadline = state.start.clock.now() + until_unix(spec.deadline_unix_ms);
+                Event::Received { spec, delivery, deadline }
+            }
+            DispatcherMsg::TellDemand => {
+                let _ = state.start.consumer.send(ConsumerMsg::Demand(state.core.demand()));
+                return Ok(());
+            }
+            DispatcherMsg::Status(reply) => {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send((state.core.status(), state.workers()));
+                return Ok(());
+            }
+            DispatcherMsg::Drain(reply) => {
+                state.drained.push(reply);
+                Event::Drain
+            }
+            DispatcherMsg::TimerFired(at) => {
+                if state.timer == Some(at) {
+                    state.timer = None;
+                }
+                Event::Tick
+            }
+        };
+        let effects = state.core.handle(event, state.start.clock.now());
+        for effect in effects {
+            state.perform(effect, &myself)?;
+        }
+        if state.is_drained {
+            for reply in state.drained.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+        state.set_timer(&myself)?;
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<DispatcherMsg>,
+        _event: ractor::SupervisionEvent,
+        _state: &mut DispatcherState,
+    ) -> Result<(), ActorProcessingErr> {
+        // It has no children.
+        Ok(())
+    }
+}
+
+impl DispatcherState {
+    fn workers(&self) -> Vec<WorkerStatus> {
+        let line = |worker: &WorkerId| WorkerStatus {
+            worker: worker.0,
+            pid: None,
+            ready: self.core.is_ready(*worker),
+            jobs: self.core.jobs_of(*worker),
+        };
+        self.start.workers.keys().map(line).collect()
+    }
+
+    fn set_timer(&mut self, myself: &ActorRef<DispatcherMsg>) -> Result<(), TooManyTasks> {
+        let Some(next) = self.core.next_tick() else { return Ok(()) };
+        if self.timer.is_some_and(|set| set <= next) {
+            return Ok(());
+        }
+        self.timer = Some(next);
+        let (at, myself) = (self.start.clock.instant(next), myself.clone());
+        self.tasks.spawn(async move {
+            tokio::time::sleep_until(at).await;
+            let _ = myself.cast(DispatcherMsg::TimerFired(next));
+        })
+    }
+
+    fn perform(&mut self, effect: Effect, myself: &ActorRef<DispatcherMsg>) -> Result<(), TooManyTasks> {
+        let ports = self.start.ports.clone();
+        match effect {
+            Effect::ReadFence { op, job } => {
+                let call = ports.log.read_fence(&job);
+                self.call(myself, op, async { OpResult::FenceRead(call.await) })?;
+            }
+            Effect::WriteFence { op, job, expected, claim } => {
+                let call = ports.log.write_fence(&job, expected, &claim);
+                self.call(myself, op, async { OpResult::FenceWritten(call.await) })?;
+            }
+            Effect::ReadOutcome { op, job } => {
+                let call = ports.outcomes.read(&job);
+                self.call(myself, op, async { OpResult::OutcomeRead(call.await) })?;
+            }
+            Effect::ReadLog { op, target } => {
+                let call = ports.log.read(&target);
+                self.call(myself, op, async { OpResult::LogRead(call.await) })?;
+            }
+            Effect::Append { op, target, fence, record } => {
+                let call = ports.log.append(&target, fence, &record);
+                self.call(myself, op, async { OpResult::Appended(call.await) })?;
+            }
+            Effect::StoreOutcome { op, job, outcome } => {
+                tracing::debug!(job = %job, outcome = kind(&outcome), "job settled");
+                let call = ports.outcomes.store(&job, &outcome);
+                self.call(myself, op, async { OpResult::OutcomeStored(call.await) })?;
+            }
+            Effect::Ack(delivery) => self.tasks.spawn(ports.queue.ack(&delivery))?,
+            Effect::Progress(delivery) => self.tasks.spawn(ports.queue.progress(&delivery))?,
+            Effect::Nak(ack) => self.tasks.spawn(ports.queue.nak(&ack))?,
+            Effect::Purge(target) => self.tasks.spawn(async move {
+                if let Err(fault) = ports.log.purge(&target).await {
+                    tracing::debug!(job = %target.job, %fault, "settled job's log was not purged");
+                }
+            })?,
+            Effect::Deliver { inbox, outcome } => self.tasks.spawn(deliver(ports.inboxes, inbox, outcome))?,
+            Effect::Hold { job, ack } => self.tell_peers(PeersMsg::Hold { job, ack }),
+            Effect::Release(job) => self.tell_peers(PeersMsg::Release(job)),
+            Effect::Start { worker, work } => {
+                tracing::debug!(job = %work.job, worker = worker.0, offset = work.generated.len(), "job started");
+                self.tell_worker(worker, WorkerMsg::Start(work));
+            }
+            Effect::Cancel { worker, lease } => self.tell_worker(worker, WorkerMsg::Cancel(lease)),
+            Effect::Demand(jobs) => {
+                // A consumer that is being restarted asks for the demand itself.
+                let _ = self.start.consumer.send(ConsumerMsg::Demand(jobs));
+            }
+            Effect::Drained => self.is_drained = true,
+            Effect::Broken { job, invariant, seen } => {
+                tracing::error!(job = %job, invariant, seen, "guarantee broken");
+            }
+        }
+        Ok(())
+    }
+
+    fn call(
+        &mut self,
+        myself: &ActorRef<DispatcherMsg>,
+        op: super::Op,
+        call: impl Future<Output = OpResult> + Send + 'static,
+    ) -> Result<(), TooManyTasks> {
+        let myself = myself.clone();
+        self.tasks.spawn(async move {
+            let result = call.await;
+            let _ = myself.cast(DispatcherMsg::Happened(Event::Finished { op, result }));
+        })
+    }
+
+    fn tell_worker(&self, worker: WorkerId, message: WorkerMsg) {
+        if let Some(address) = self.start.workers.get(&worker) {
+            // A worker that just died says so itself.
+            let _ = address.send(message);
+        }
+    }
+
+    fn tell_peers(&self, message: PeersMsg) {
+        // A restarted `peers` begins with nothing held; the queue's ack wait is the backstop.
+        let _ = self.start.peers.send(message);
+    }
+}
+
+async fn deliver(inboxes: Arc<dyn Inboxes>, inbox: Inbox, outcome: Outcome) {
+    let until = tokio::time::Instant::now() + DELIVER_FOR;
+    while !inboxes.deliver(&inbox, &outcome).await && tokio::time::Instant::now() < until {
+        tokio::time::sleep(DELIVER_EVERY).await;
+    }
+}
+
+fn until_unix(unix_ms: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(unix_ms).saturating_sub(now)
+}
+
+fn kind(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Reply(_) => "reply",
+        Outcome::Refusal(refusal) => refusal.code.as_str(),
+    }
+}

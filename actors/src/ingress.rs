@@ -1,0 +1,181 @@
+//! The ingress: turns requests into jobs, or into typed refusals.
+//!
+//! What a request becomes is decided in [`admission`], pure. The actor looks up stored outcomes, stores jobs, and
+//! answers what is refused; the answer to a job comes from the token log, not from here. Its death loses the requests
+//! that were not stored yet. Messages: [`IngressMsg`].
+
+mod admission;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use halm_protocol::subject::Inbox;
+use halm_protocol::{ErrorCode, Outcome, Refusal, RunsModel};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{Semaphore, watch};
+
+pub use admission::{Heard, admit};
+
+use crate::peers::Known;
+use crate::ports::{Admitted, Inboxes, IntakeFault, JobIntake, JobSpec, OutcomeStore, Requests};
+use crate::tasks::{Tasks, TooManyTasks};
+
+/// Requests being admitted at once: past it, the broker is the bottleneck and waiting in memory helps nobody.
+const ADMITTING_MAX: usize = 1024;
+/// Tasks in all: those being admitted, and refusals on their way out.
+const TASKS_MAX: usize = 4 * ADMITTING_MAX;
+/// How long a request waits for a broker that cannot store it, before it is answered `unavailable`.
+const STORE_FOR: Duration = Duration::from_secs(10);
+/// Between two tries to store.
+const STORE_EVERY: Duration = Duration::from_millis(100);
+/// When to ask again after a full queue. The measured rate will replace it.
+const RETRY_AFTER_MS: u64 = 1000;
+
+/// What an ingress is started with.
+#[derive(Clone)]
+pub struct IngressStart {
+    /// Models that this replica runs.
+    pub models: Vec<RunsModel>,
+    /// What other replicas run.
+    pub known: watch::Receiver<Known>,
+    /// Where requests come from.
+    pub requests: Arc<dyn Requests>,
+    /// Where jobs are put.
+    pub intake: Arc<dyn JobIntake>,
+    /// Outcomes of jobs with an idempotency key.
+    pub outcomes: Arc<dyn OutcomeStore>,
+    /// For refusals.
+    pub inboxes: Arc<dyn Inboxes>,
+    /// For requests that name no deadline.
+    pub deadline_default: Duration,
+}
+
+/// What an ingress is told.
+pub enum IngressMsg {
+    /// A request came.
+    Heard(Box<Heard>),
+    /// No more will come: a fault.
+    Deaf(String),
+}
+
+/// The actor.
+pub struct Ingress;
+
+/// Its state.
+pub struct IngressState {
+    start: IngressStart,
+    tasks: Tasks,
+    admitting: Arc<Semaphore>,
+}
+
+impl Actor for Ingress {
+    type Msg = IngressMsg;
+    type State = IngressState;
+    type Arguments = IngressStart;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<IngressMsg>,
+        start: IngressStart,
+    ) -> Result<IngressState, ActorProcessingErr> {
+        let mut tasks = Tasks::with_limit(myself.get_cell(), TASKS_MAX);
+        let to = myself.clone();
+        let listening = start.requests.listen(Box::new(move |heard| {
+            let _ = to.cast(IngressMsg::Heard(Box::new(heard)));
+        }));
+        tasks.spawn(async move {
+            let _ = myself.cast(IngressMsg::Deaf(listening.await));
+        })?;
+        Ok(IngressState { start, tasks, admitting: Arc::new(Semaphore::new(ADMITTING_MAX)) })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<IngressMsg>,
+        message: IngressMsg,
+        state: &mut IngressState,
+    ) -> Result<(), ActorProcessingErr> {
+        let heard = match message {
+            IngressMsg::Heard(heard) => heard,
+            IngressMsg::Deaf(why) => return Err(why.into()),
+        };
+        let Ok(inbox) = Inbox::try_from(heard.reply.as_str()) else {
+            // Nothing may be published anywhere else, whoever asks.
+            tracing::warn!(reply = heard.reply, "request without a plain inbox to answer to was dropped");
+            return Ok(());
+        };
+        let mut models = state.start.models.clone();
+        models.extend(state.start.known.borrow().models.iter().cloned());
+        match admit(&heard, &inbox, &models, state.start.deadline_default) {
+            Err(refusal) => state.refuse(&inbox, refusal)?,
+            Ok(job) => match Arc::clone(&state.admitting).try_acquire_owned() {
+                Err(_) => {
+                    let message = "too many requests are being admitted at once";
+                    let refusal = Refusal::new(ErrorCode::Overloaded, message).retry_after_ms(RETRY_AFTER_MS);
+                    state.refuse(&inbox, refusal)?;
+                }
+                Ok(permit) => {
+                    let (start, keyed) = (state.start.clone(), heard.key.is_some());
+                    state.tasks.spawn(async move {
+                        store(start, job, keyed).await;
+                        drop(permit);
+                    })?;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<IngressMsg>,
+        _event: ractor::SupervisionEvent,
+        _state: &mut IngressState,
+    ) -> Result<(), ActorProcessingErr> {
+        // It has no children.
+        Ok(())
+    }
+}
+
+impl IngressState {
+    fn refuse(&mut self, inbox: &Inbox, refusal: Refusal) -> Result<(), TooManyTasks> {
+        tracing::debug!(code = %refusal.code, param = refusal.param, "request refused");
+        let call = self.start.inboxes.deliver(inbox, &Outcome::Refusal(refusal));
+        self.tasks.spawn(async move {
+            // A requester that stopped listening needs no refusal.
+            let _ = call.await;
+        })
+    }
+}
+
+/// Stores a job, or answers why not.
+async fn store(start: IngressStart, job: JobSpec, keyed: bool) {
+    let until = tokio::time::Instant::now() + STORE_FOR;
+    let refusal = loop {
+        if keyed && let Ok(Some(outcome)) = start.outcomes.read(&job.id).await {
+            let _ = start.inboxes.deliver(&job.inbox, &outcome).await;
+            return;
+        }
+        match start.intake.admit(&job).await {
+            Ok(Admitted::Stored) => return,
+            Ok(Admitted::Duplicate) if !keyed => return,
+            Ok(Admitted::Duplicate) => {
+                let message = "a request with this key is running already; ask again for its answer";
+                break Refusal::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_AFTER_MS);
+            }
+            Err(IntakeFault::Refused(refusal)) => break refusal,
+            Err(IntakeFault::Full) => {
+                let message = "the queue of this model is full";
+                break Refusal::new(ErrorCode::Overloaded, message).retry_after_ms(RETRY_AFTER_MS);
+            }
+            Err(IntakeFault::Unavailable(fault)) if tokio::time::Instant::now() >= until => {
+                tracing::warn!(fault, "request could not be stored");
+                let message = "the request could not be stored; ask again later";
+                break Refusal::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_AFTER_MS);
+            }
+            Err(IntakeFault::Unavailable(_)) => tokio::time::sleep(STORE_EVERY).await,
+        }
+    };
+    let refusal = Outcome::Refusal(refusal.for_job(job.id.clone()));
+    let _ = start.inboxes.deliver(&job.inbox, &refusal).await;
+}

@@ -1,0 +1,135 @@
+//! What a request becomes: a job with everything pinned that its text depends on, or a refusal. Pure.
+
+use std::time::Duration;
+
+use halm_protocol::subject::{self, Inbox};
+use halm_protocol::{ErrorCode, JobId, ModelToken, Refusal, Request, RunsModel};
+
+use crate::ports::JobSpec;
+
+/// Longest idempotency key, in bytes: a UUID and then some.
+const KEY_BYTES_MAX: usize = 256;
+
+/// A request as it was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// `halm.v1.generate.<model>`.
+    pub subject: String,
+    /// Where the answer goes, as the client said.
+    pub reply: String,
+    /// Idempotency key.
+    pub key: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The body.
+    pub payload: Vec<u8>,
+    /// When it was heard: milliseconds since the Unix epoch.
+    pub heard_unix_ms: u64,
+}
+
+/// Decides what a request becomes.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn admit(
+    heard: &Heard,
+    inbox: &Inbox,
+    models: &[RunsModel],
+    deadline_default: Duration,
+) -> Result<JobSpec, Refusal> {
+    let wanted = subject::model_of_generate(&heard.subject).unwrap_or_default();
+    let Some(model) = models.iter().find(|model| model.token.as_str() == wanted || model.alias.as_str() == wanted)
+    else {
+        return Err(unknown(wanted, models));
+    };
+    if heard.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
+        let message = format!("the idempotency key must have 1 to {KEY_BYTES_MAX} bytes");
+        return Err(Refusal::of_param(halm_protocol::header::MESSAGE_ID, message));
+    }
+    let request = Request::parse(&heard.payload)?;
+    let key = heard.key.as_deref().unwrap_or_else(|| inbox.as_str());
+    let id = JobId::derive(&model.token, key, &heard.payload);
+    let deadline_ms = request.deadline_ms.unwrap_or_else(|| millis(deadline_default));
+    Ok(JobSpec {
+        seed: request.seed.unwrap_or_else(|| seed_of(&id)),
+        id,
+        model: model.token.clone(),
+        request,
+        digest: model.digest.clone(),
+        inbox: inbox.clone(),
+        deadline_unix_ms: heard.heard_unix_ms.saturating_add(deadline_ms),
+        traceparent: heard.traceparent.clone(),
+    })
+}
+
+fn unknown(wanted: &str, models: &[RunsModel]) -> Refusal {
+    let mut known: Vec<&ModelToken> = models.iter().flat_map(|model| [&model.alias, &model.token]).collect();
+    known.sort();
+    known.dedup();
+    let known = known.iter().map(|token| token.as_str()).collect::<Vec<_>>().join(", ");
+    let wanted: String = wanted.chars().take(64).collect();
+    Refusal { param: Some("model".to_owned()), ..Refusal::new(ErrorCode::UnknownModel, format!("no replica runs {wanted:?}; there are: {known}")) }
+}
+
+/// A seed for a request that names none. Whoever admits the request again draws the same.
+fn seed_of(id: &JobId) -> u64 {
+    let digits = &id.as_str()[..13];
+    u64::from_str_radix(digits, 16).expect("a derived id begins with 13 hexadecimal digits")
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use halm_protocol::{Digest, Limits};
+
+    use super::*;
+
+    fn models() -> Vec<RunsModel> {
+        vec![RunsModel {
+            token: ModelToken::try_from("smollm2-135m").expect("a token"),
+            alias: ModelToken::try_from("smollm2").expect("a token"),
+            name: "smollm2:135m".to_owned(),
+            digest: Digest::try_from("0".repeat(64)).expect("a digest"),
+        }]
+    }
+
+    fn heard(subject: &str, key: Option<&str>) -> Result<JobSpec, Refusal> {
+        let inbox = Inbox::try_from("_INBOX.a").expect("an inbox");
+        let heard = Heard {
+            subject: subject.to_owned(),
+            reply: inbox.as_str().to_owned(),
+            key: key.map(str::to_owned),
+            traceparent: None,
+            payload: br#"{"prompt":"a","deadline_ms":5}"#.to_vec(),
+            heard_unix_ms: 100,
+        };
+        admit(&heard, &inbox, &models(), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn a_job_has_its_seed_its_weights_and_its_deadline_pinned() {
+        let job = heard("halm.v1.generate.smollm2", None).expect("a good request");
+        assert_eq!(job.deadline_unix_ms, 105);
+        assert_eq!(job.digest.as_str(), "0".repeat(64));
+        assert!(job.seed <= Limits::SEED_MAX);
+        assert_eq!(heard("halm.v1.generate.smollm2-135m", None), Ok(job), "the alias is the same model");
+    }
+
+    #[test]
+    fn a_key_makes_the_id_independent_of_the_inbox_and_a_bad_one_is_refused() {
+        let (a, b) = (heard("halm.v1.generate.smollm2", Some("k")), heard("halm.v1.generate.smollm2", None));
+        assert_ne!(a.expect("a good request").id, b.expect("a good request").id);
+        let refusal = heard("halm.v1.generate.smollm2", Some("")).expect_err("an empty key");
+        assert_eq!(refusal.param.as_deref(), Some("Nats-Msg-Id"));
+    }
+
+    #[test]
+    fn an_unknown_model_is_refused_by_name_and_told_what_there_is() {
+        let refusal = heard("halm.v1.generate.gpt5", None).expect_err("not run here");
+        assert_eq!(refusal.code, ErrorCode::UnknownModel);
+        assert_eq!(refusal.message, "no replica runs \"gpt5\"; there are: smollm2, smollm2-135m");
+    }
+}

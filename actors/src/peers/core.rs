@@ -1,0 +1,387 @@
+//! Who is alive: `(Event, now) -> Effects`.
+//!
+//! A replica that misses its beats is asked for by a ping. The broker answers that nobody is connected (a process that
+//! died), or stays silent (one that is frozen, and may thaw). The first is acted on at once, the second only after
+//! [`Settings::frozen_after`], so that a pause of half a second gives nobody's jobs away. A replica that comes back
+//! under its name as another incarnation has lost everything it held before.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use halm_protocol::{Beat, Held, Incarnation, JobId, ReplicaName, RunsModel};
+
+use crate::moment::Moment;
+use crate::ports::AckSubject;
+
+/// What is set, with the reason for each value in [`Settings::default_for`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This replica: its own beats are not a peer's.
+    pub replica: ReplicaName,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Silence after which a peer is pinged.
+    pub ping_after: Duration,
+    /// Between two pings.
+    pub ping_every: Duration,
+    /// Refused pings in a row that make a death.
+    pub refusals_for_death: u32,
+    /// Silence after which a peer that is still connected counts as gone.
+    pub frozen_after: Duration,
+    /// After the connection came back nobody is judged for this long: others are reconnecting too.
+    pub grace: Duration,
+    /// What each turn waits for the one before it to act.
+    pub turn: Duration,
+}
+
+impl Settings {
+    /// For beats every 100 ms.
+    #[must_use]
+    pub fn default_for(replica: ReplicaName, incarnation: Incarnation) -> Self {
+        Self {
+            replica,
+            incarnation,
+            // Two beats missed, and some slack for a busy machine.
+            ping_after: Duration::from_millis(230),
+            ping_every: Duration::from_millis(40),
+            // One refusal may be a connection that is just being made again.
+            refusals_for_death: 2,
+            // Above half a second, which is a pause and not a death.
+            frozen_after: Duration::from_millis(1500),
+            // A client of NATS reconnects within two seconds.
+            grace: Duration::from_secs(2),
+            turn: Duration::from_millis(150),
+        }
+    }
+}
+
+/// Longer between two ticks than this, and it was we who were frozen.
+const LOOKED_AWAY: Duration = Duration::from_millis(700);
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A replica beat; our own beats included.
+    Beat(Beat),
+    /// A ping was refused by the broker, or was not.
+    Pinged {
+        /// Who was asked for.
+        replica: ReplicaName,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// False only if the broker said that nobody listens.
+        connected: bool,
+    },
+    /// Our own connection was lost and is back.
+    ConnectionRestored,
+    /// Time passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Ask whether a replica is connected.
+    Ping {
+        /// Whom.
+        replica: ReplicaName,
+        /// Which life of it is meant.
+        incarnation: Incarnation,
+    },
+    /// Give a dead replica's delivery back to the queue.
+    Nak {
+        /// The job.
+        job: JobId,
+        /// Its delivery.
+        ack: AckSubject,
+    },
+    /// For the log: a peer appeared.
+    Joined(ReplicaName),
+    /// For the log: a peer left, died or froze.
+    Left {
+        /// Who.
+        replica: ReplicaName,
+        /// How it was noticed.
+        why: &'static str,
+        /// What it held.
+        held: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Peer {
+    incarnation: Incarnation,
+    heard_at: Moment,
+    pinged_at: Option<Moment>,
+    refusals: u32,
+    models: Vec<RunsModel>,
+    held: Vec<(JobId, AckSubject)>,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Orphan {
+    ack: AckSubject,
+    due: Moment,
+}
+
+/// The living, and what the dead left.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    peers: BTreeMap<ReplicaName, Peer>,
+    /// Deliveries of the dead that wait for our turn.
+    orphans: BTreeMap<JobId, Orphan>,
+    judge_from: Moment,
+    ticked_at: Moment,
+}
+
+impl Core {
+    /// Nobody known yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, peers: BTreeMap::new(), orphans: BTreeMap::new(), judge_from: Moment::default(), ticked_at: Moment::default() }
+    }
+
+    /// Takes an event and says what to do.
+    pub fn handle(&mut self, event: Event, now: Moment) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match event {
+            Event::Beat(beat) => self.beat(beat, now, &mut out),
+            Event::Pinged { replica, incarnation, connected } => {
+                self.pinged(&replica, &incarnation, connected, now, &mut out);
+            }
+            Event::ConnectionRestored => self.forgive(now),
+            Event::Tick => self.tick(now, &mut out),
+        }
+        out
+    }
+
+    /// It was we who could not hear: everybody begins anew.
+    fn forgive(&mut self, now: Moment) {
+        self.judge_from = now + self.settings.grace;
+        for peer in self.peers.values_mut() {
+            peer.refusals = 0;
+            peer.heard_at = now;
+        }
+    }
+
+    /// The living peers.
+    pub fn replicas(&self) -> impl Iterator<Item = &ReplicaName> {
+        self.peers.keys()
+    }
+
+    /// Models that living peers run.
+    pub fn models(&self) -> impl Iterator<Item = &RunsModel> {
+        self.peers.values().filter(|peer| !peer.draining).flat_map(|peer| peer.models.iter())
+    }
+
+    fn beat(&mut self, beat: Beat, now: Moment, out: &mut Vec<Effect>) {
+        if beat.replica == self.settings.replica {
+            return;
+        }
+        for held in &beat.held {
+            // Somebody runs it: it is no orphan any more.
+            self.orphans.remove(&held.job);
+        }
+        let known = self.peers.get(&beat.replica);
+        if known.is_some_and(|peer| peer.incarnation != beat.incarnation) {
+            self.bury(&beat.replica, "it was started again", now, out);
+        }
+        if !self.peers.contains_key(&beat.replica) {
+            out.push(Effect::Joined(beat.replica.clone()));
+        }
+        let peer = Peer {
+            incarnation: beat.incarnation,
+            heard_at: now,
+            pinged_at: None,
+            refusals: 0,
+            models: beat.models,
+            held: beat.held.into_iter().filter_map(held).collect(),
+            draining: beat.draining,
+        };
+        self.peers.insert(beat.replica, peer);
+    }
+
+    fn pinged(
+        &mut self,
+        replica: &ReplicaName,
+        incarnation: &Incarnation,
+        connected: bool,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) {
+        let (judged, ping_after) = (now >= self.judge_from, self.settings.ping_after);
+        let Some(peer) = self.peers.get_mut(replica).filter(|peer| peer.incarnation == *incarnation) else { return };
+        if connected || now - peer.heard_at < ping_after || !judged {
+            peer.refusals = 0;
+            return;
+        }
+        peer.refusals += 1;
+        if peer.refusals >= self.settings.refusals_for_death {
+            self.bury(&replica.clone(), "it is not connected", now, out);
+        }
+    }
+
+    fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        if now - self.ticked_at > LOOKED_AWAY {
+            self.forgive(now);
+        }
+        self.ticked_at = now;
+        if now >= self.judge_from {
+            let frozen = |peer: &Peer| now - peer.heard_at >= self.settings.frozen_after;
+            let gone: Vec<_> = self.peers.iter().filter(|(_, peer)| frozen(peer)).map(|(name, _)| name.clone()).collect();
+            for replica in gone {
+                self.bury(&replica, "it is silent", now, out);
+            }
+            for (replica, peer) in &mut self.peers {
+                let due = peer.pinged_at.is_none_or(|at| now - at >= self.settings.ping_every);
+                if now - peer.heard_at >= self.settings.ping_after && due {
+                    peer.pinged_at = Some(now);
+                    out.push(Effect::Ping { replica: replica.clone(), incarnation: peer.incarnation.clone() });
+                }
+            }
+        }
+        let due: Vec<_> =
+            self.orphans.iter().filter(|(_, orphan)| now >= orphan.due).map(|(job, _)| job.clone()).collect();
+        for job in due {
+            if let Some(orphan) = self.orphans.remove(&job) {
+                out.push(Effect::Nak { job, ack: orphan.ack });
+            }
+        }
+    }
+
+    /// Takes a peer from the living; the survivors take turns with what it held.
+    fn bury(&mut self, replica: &ReplicaName, why: &'static str, now: Moment, out: &mut Vec<Effect>) {
+        let Some(peer) = self.peers.remove(replica) else { return };
+        out.push(Effect::Left { replica: replica.clone(), why, held: peer.held.len() });
+        let me = &self.settings.replica;
+        // Everyone who lives computes the same order without asking. A second nak of the same delivery would start a
+        // second attempt, so only one replica acts, and the next only if that one did not.
+        let rank = self.peers.keys().filter(|name| *name != replica && *name < me).count();
+        let due = now + self.settings.turn * u32::try_from(rank).unwrap_or(u32::MAX);
+        for (job, ack) in peer.held {
+            if rank == 0 {
+                out.push(Effect::Nak { job, ack });
+            } else {
+                self.orphans.insert(job, Orphan { ack, due });
+            }
+        }
+    }
+}
+
+fn held(held: Held) -> Option<(JobId, AckSubject)> {
+    // What is no acknowledgement of the job stream is not published to, whoever says so.
+    AckSubject::parse(&held.ack).map(|ack| (held.job, ack))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ReplicaName {
+        ReplicaName::try_from(text).expect("a plain name")
+    }
+
+    fn life(text: &str) -> Incarnation {
+        Incarnation::try_from(text).expect("a plain name")
+    }
+
+    fn at(ms: u64) -> Moment {
+        Moment::after(Duration::from_millis(ms))
+    }
+
+    fn core(me: &str) -> Core {
+        Core::new(Settings::default_for(name(me), life("me")))
+    }
+
+    fn beat(replica: &str, incarnation: &str, jobs: &[&str]) -> Event {
+        let held = |job: &&str| Held {
+            job: JobId::try_from(*job).expect("a plain name"),
+            ack: format!("$JS.ACK.HALM_JOBS.m.1.1.{}.0.0", job.len()),
+        };
+        Event::Beat(Beat {
+            replica: name(replica),
+            incarnation: life(incarnation),
+            models: Vec::new(),
+            held: jobs.iter().map(held).collect(),
+            draining: false,
+        })
+    }
+
+    fn refused(replica: &str, incarnation: &str) -> Event {
+        Event::Pinged { replica: name(replica), incarnation: life(incarnation), connected: false }
+    }
+
+    fn naks(effects: &[Effect]) -> Vec<&str> {
+        let job = |effect| if let &Effect::Nak { ref job, .. } = effect { Some(job.as_str()) } else { None };
+        effects.iter().filter_map(job).collect()
+    }
+
+    #[test]
+    fn a_peer_that_died_is_pinged_and_its_jobs_are_given_back_after_two_refusals() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1", "job2"]), at(0));
+        assert!(core.handle(Event::Tick, at(200)).is_empty());
+        assert!(matches!(core.handle(Event::Tick, at(240))[..], [Effect::Ping { .. }]));
+        assert!(core.handle(refused("b", "1"), at(241)).is_empty());
+        assert!(matches!(core.handle(Event::Tick, at(290))[..], [Effect::Ping { .. }]));
+        assert_eq!(naks(&core.handle(refused("b", "1"), at(291))), ["j1", "job2"]);
+        assert_eq!(core.replicas().count(), 0);
+    }
+
+    #[test]
+    fn a_pause_of_half_a_second_gives_nobodys_jobs_away() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(0));
+        let pause = |core: &mut Core, ms: std::ops::Range<u64>| {
+            for ms in ms.step_by(50) {
+                assert_eq!(naks(&core.handle(Event::Tick, at(ms))), [""; 0]);
+                let still = Event::Pinged { replica: name("b"), incarnation: life("1"), connected: true };
+                assert!(core.handle(still, at(ms)).is_empty());
+            }
+        };
+        pause(&mut core, 0..1000);
+        core.handle(beat("b", "1", &["j1"]), at(1000));
+        pause(&mut core, 1000..2500);
+        assert_eq!(naks(&core.handle(Event::Tick, at(2500))), ["j1"], "a second and a half is no pause");
+    }
+
+    #[test]
+    fn a_replica_that_was_frozen_itself_gives_nobodys_jobs_away() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(0));
+        core.handle(Event::Tick, at(50));
+        assert!(core.handle(Event::Tick, at(60_000)).is_empty());
+        assert!(core.handle(refused("b", "1"), at(60_001)).is_empty());
+    }
+
+    #[test]
+    fn a_new_incarnation_buries_the_old_one_at_once() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(0));
+        assert_eq!(naks(&core.handle(beat("b", "2", &[]), at(50))), ["j1"]);
+        assert_eq!(core.replicas().count(), 1);
+    }
+
+    #[test]
+    fn survivors_take_turns_and_a_job_that_runs_again_is_left_alone() {
+        let mut core = core("b");
+        core.handle(beat("a", "1", &[]), at(0));
+        core.handle(beat("c", "1", &["j1", "job2"]), at(0));
+        assert_eq!(naks(&core.handle(beat("c", "2", &[]), at(10))), [""; 0], "it is a's turn");
+        core.handle(beat("a", "1", &["j1"]), at(100));
+        assert_eq!(naks(&core.handle(Event::Tick, at(170))), ["job2"], "a took j1 and not the other");
+    }
+
+    #[test]
+    fn after_its_own_reconnection_it_judges_nobody_for_a_while() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(0));
+        core.handle(Event::ConnectionRestored, at(3000));
+        assert!(core.handle(Event::Tick, at(3100)).is_empty());
+        assert!(core.handle(refused("b", "1"), at(3200)).is_empty());
+        core.handle(beat("b", "1", &["j1"]), at(3300));
+        assert!(core.handle(Event::Tick, at(3400)).is_empty());
+    }
+}

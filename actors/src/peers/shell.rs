@@ -1,0 +1,192 @@
+//! Beats, listens, pings and naks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use halm_protocol::{Beat, Held, Incarnation, JobId, ReplicaName, RunsModel};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::watch;
+
+use super::core::{Core, Effect, Event, Settings};
+use crate::moment::Clock;
+use crate::ports::{AckSubject, JobQueue, PeerBus};
+use crate::tasks::{Tasks, TooManyTasks};
+
+/// Between two beats.
+const BEAT_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks at the peers: a fraction of the shortest silence that counts.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What the rest of the replica may know about the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The living, without this one.
+    pub replicas: Vec<ReplicaName>,
+    /// What they run.
+    pub models: Vec<RunsModel>,
+}
+
+/// What `peers` is started with.
+#[derive(Clone)]
+pub struct PeersStart {
+    /// This replica.
+    pub replica: ReplicaName,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// What it runs.
+    pub models: Vec<RunsModel>,
+    /// Beats and pings.
+    pub bus: Arc<dyn PeerBus>,
+    /// For naks.
+    pub queue: Arc<dyn JobQueue>,
+    /// The replica's clock.
+    pub clock: Clock,
+    /// Where what is known is shown.
+    pub known: watch::Sender<Known>,
+}
+
+/// What `peers` is told.
+pub enum PeersMsg {
+    /// A fact for the core.
+    Happened(Event),
+    /// A dispatcher holds this delivery.
+    Hold {
+        /// The job.
+        job: JobId,
+        /// The delivery.
+        ack: AckSubject,
+    },
+    /// A dispatcher holds this job no more.
+    Release(JobId),
+    /// This replica takes no more work.
+    Draining,
+    /// Beat.
+    BeatDue,
+    /// Look.
+    LookDue,
+    /// No more beats will be heard: a fault.
+    Deaf(String),
+}
+
+/// The actor.
+pub struct Peers;
+
+/// Its state.
+pub struct PeersState {
+    core: Core,
+    start: PeersStart,
+    tasks: Tasks,
+    held: BTreeMap<JobId, AckSubject>,
+    draining: bool,
+}
+
+impl Actor for Peers {
+    type Msg = PeersMsg;
+    type State = PeersState;
+    type Arguments = PeersStart;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<PeersMsg>,
+        start: PeersStart,
+    ) -> Result<PeersState, ActorProcessingErr> {
+        let settings = Settings::default_for(start.replica.clone(), start.incarnation.clone());
+        myself.send_interval(BEAT_EVERY, || PeersMsg::BeatDue);
+        myself.send_interval(LOOK_EVERY, || PeersMsg::LookDue);
+        let mut tasks = Tasks::new(myself.get_cell());
+        let to = myself.clone();
+        let listening = start.bus.listen(Box::new(move |beat| {
+            let _ = to.cast(PeersMsg::Happened(Event::Beat(beat)));
+        }));
+        tasks.spawn(async move {
+            let _ = myself.cast(PeersMsg::Deaf(listening.await));
+        })?;
+        Ok(PeersState { core: Core::new(settings), start, tasks, held: BTreeMap::new(), draining: false })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<PeersMsg>,
+        message: PeersMsg,
+        state: &mut PeersState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PeersMsg::Happened(event) => state.decide(event, &myself)?,
+            PeersMsg::LookDue => state.decide(Event::Tick, &myself)?,
+            PeersMsg::BeatDue => state.beat()?,
+            PeersMsg::Hold { job, ack } => {
+                state.held.insert(job, ack);
+                state.beat()?;
+            }
+            PeersMsg::Release(job) => {
+                if state.held.remove(&job).is_some() {
+                    state.beat()?;
+                }
+            }
+            PeersMsg::Deaf(why) => return Err(why.into()),
+            PeersMsg::Draining => {
+                state.draining = true;
+                state.beat()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<PeersMsg>,
+        _event: ractor::SupervisionEvent,
+        _state: &mut PeersState,
+    ) -> Result<(), ActorProcessingErr> {
+        // It has no children.
+        Ok(())
+    }
+}
+
+impl PeersState {
+    fn beat(&mut self) -> Result<(), TooManyTasks> {
+        let held = |(job, ack): (&JobId, &AckSubject)| Held { job: job.clone(), ack: ack.as_str().to_owned() };
+        let beat = Beat {
+            replica: self.start.replica.clone(),
+            incarnation: self.start.incarnation.clone(),
+            models: self.start.models.clone(),
+            held: self.held.iter().map(held).collect(),
+            draining: self.draining,
+        };
+        self.tasks.spawn(self.start.bus.beat(&beat))
+    }
+
+    fn decide(&mut self, event: Event, myself: &ActorRef<PeersMsg>) -> Result<(), TooManyTasks> {
+        for effect in self.core.handle(event, self.start.clock.now()) {
+            match effect {
+                Effect::Ping { replica, incarnation } => {
+                    let (call, myself) = (self.start.bus.is_connected(&replica), myself.clone());
+                    self.tasks.spawn(async move {
+                        let connected = call.await;
+                        let event = Event::Pinged { replica, incarnation, connected };
+                        let _ = myself.cast(PeersMsg::Happened(event));
+                    })?;
+                }
+                Effect::Nak { job, ack } => {
+                    tracing::info!(job = %job, "job of a lost peer given back to the queue");
+                    self.tasks.spawn(self.start.queue.nak(&ack))?;
+                }
+                Effect::Joined(replica) => tracing::info!(peer = %replica, "peer joined"),
+                Effect::Left { replica, why, held } => tracing::warn!(peer = %replica, why, held, "peer lost"),
+            }
+        }
+        let known = Known {
+            replicas: self.core.replicas().cloned().collect(),
+            models: self.core.models().cloned().collect(),
+        };
+        self.start.known.send_if_modified(|shown| {
+            let changed = *shown != known;
+            if changed {
+                *shown = known;
+            }
+            changed
+        });
+        Ok(())
+    }
+}

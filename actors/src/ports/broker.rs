@@ -1,0 +1,73 @@
+//! The broker itself: connecting to it, preparing it, and running one when none is given.
+
+use halm_protocol::Refusal;
+
+use super::{JobSpec, PortFuture};
+use crate::ingress::Heard;
+
+/// The connection.
+pub trait Broker: Send + Sync + 'static {
+    /// Connects, checks that the server can do what is needed, and makes streams and consumers that are missing.
+    fn open(&self, event: Box<dyn Fn(ConnectionEvent) + Send + Sync>) -> PortFuture<Result<(), String>>;
+
+    /// Makes streams and consumers that are missing, over the open connection.
+    fn prepare(&self) -> PortFuture<Result<(), String>>;
+}
+
+/// What happens to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    /// It is lost; the client library connects again by itself.
+    Lost,
+    /// It is back, perhaps to another server.
+    Restored,
+}
+
+/// The broker process that a replica runs itself when no other is given.
+pub trait BrokerProcess: Send + Sync + 'static {
+    /// Starts it and waits until it takes connections.
+    fn start(&self) -> PortFuture<Result<StartedBroker, String>>;
+}
+
+/// A broker process that takes connections.
+pub struct StartedBroker {
+    /// The operating system's id of it.
+    pub pid: u32,
+    /// To be run as a task: ends when the process does, with how; dropping it kills the process.
+    pub run: PortFuture<String>,
+}
+
+/// Requests, as they come in.
+pub trait Requests: Send + Sync + 'static {
+    /// Hands out each request until listening ends, which is a fault.
+    fn listen(&self, heard: Box<dyn Fn(Heard) + Send + Sync>) -> PortFuture<String>;
+}
+
+/// Where accepted jobs are put.
+pub trait JobIntake: Send + Sync + 'static {
+    /// Stores a job. Its acknowledgement is the acceptance.
+    fn admit(&self, job: &JobSpec) -> PortFuture<Result<Admitted, IntakeFault>>;
+}
+
+/// How a job was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is new.
+    Stored,
+    /// The queue has seen its id lately.
+    Duplicate,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IntakeFault {
+    /// It can never be stored.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The queue of this model is full.
+    #[error("the queue is full")]
+    Full,
+    /// The broker did not answer, or cannot store now.
+    #[error("the broker does not store jobs now: {0}")]
+    Unavailable(String),
+}

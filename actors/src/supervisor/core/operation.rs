@@ -1,0 +1,205 @@
+//! The one operation under way: children to stop, then children to start, then something to conclude.
+//!
+//! Owns the order of starts and stops. It must never decide who is restarted; `outcome` and `calls` make operations.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::super::child::{Cancelled, State};
+use super::super::exit::ExitReason;
+use super::super::policy::{Restart, Shutdown, Strategy};
+use super::super::protocol::{Action, Answer, CallId, ChildKey, Effect, Ending, RunId};
+use super::{Core, KILL_WAIT_MAX, Pending, Phase};
+
+#[derive(Clone, Debug)]
+pub(super) struct Operation {
+    /// Children still to be stopped, the next one first.
+    pub(super) stops: VecDeque<ChildKey>,
+    /// Stop all of them at once rather than one after the other.
+    pub(super) together: bool,
+    /// Children still to be started, the next one first.
+    pub(super) starts: VecDeque<ChildKey>,
+    /// Children that must settle before the next step.
+    pub(super) waiting: Vec<ChildKey>,
+    pub(super) then: Then,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Then {
+    /// The first children run.
+    Boot,
+    /// The group of this child is down; restart it after a delay. `again`: it was a restart that failed.
+    BackOff { key: ChildKey, delay: Duration, again: bool },
+    /// A group was restarted.
+    Restarted,
+    /// A child was added.
+    AnswerStart { call: CallId },
+    /// A child was stopped.
+    AnswerTerminate { call: CallId },
+    /// A stopped child was started again.
+    AnswerRestart { call: CallId },
+    /// All children are down.
+    End(Ending),
+}
+
+impl Operation {
+    pub(super) fn new(then: Then) -> Self {
+        Self { stops: VecDeque::new(), together: false, starts: VecDeque::new(), waiting: Vec::new(), then }
+    }
+
+    pub(super) fn stopping(mut self, stops: impl IntoIterator<Item = ChildKey>) -> Self {
+        self.stops.extend(stops);
+        self
+    }
+
+    pub(super) fn starting(mut self, starts: impl IntoIterator<Item = ChildKey>) -> Self {
+        self.starts.extend(starts);
+        self
+    }
+}
+
+impl Core {
+    /// Takes the operation as far as it goes; true when it ended.
+    pub(super) fn advance(&mut self) -> bool {
+        let Some(mut operation) = self.operation.take() else { return true };
+        loop {
+            operation.waiting.retain(|key| {
+                let child = self.table.iter().find(|child| child.key == *key);
+                child.is_some_and(|child| child.is_in_transition())
+            });
+            if !operation.waiting.is_empty() {
+                self.operation = Some(operation);
+                return false;
+            }
+            if operation.together {
+                operation.waiting.extend(operation.stops.drain(..));
+                operation.together = false;
+                for key in operation.waiting.clone() {
+                    self.begin_stop(key);
+                }
+            } else if let Some(key) = operation.stops.pop_front() {
+                operation.waiting.push(key);
+                self.begin_stop(key);
+            } else if let Some(key) = operation.starts.pop_front() {
+                operation.waiting.push(key);
+                self.begin_start(key);
+            } else {
+                self.conclude(operation.then);
+                return true;
+            }
+        }
+    }
+
+    fn conclude(&mut self, then: Then) {
+        match then {
+            Then::Boot => {
+                self.phase = Phase::Running;
+                self.effects.push(Effect::Booted);
+            }
+            Then::BackOff { key, delay, again } => self.back_off(key, delay, again),
+            Then::Restarted => {}
+            Then::AnswerStart { call } | Then::AnswerRestart { call } => {
+                self.reply(call, Ok(Answer::Started));
+            }
+            Then::AnswerTerminate { call } => self.reply(call, Ok(Answer::Terminated)),
+            Then::End(ending) => {
+                self.phase = Phase::Ended;
+                self.queue.clear();
+                self.effects.push(Effect::Terminate { ending });
+            }
+        }
+    }
+
+    fn back_off(&mut self, key: ChildKey, delay: Duration, again: bool) {
+        let Some(at) = self.index_of(key) else { return };
+        if !delay.is_zero() {
+            let timer = Some(self.set_timer(delay));
+            self.table[at].state = State::BackingOff { timer };
+        } else if again {
+            // As in OTP, a restart that failed is tried again only after what already waits.
+            self.queue.push_back(Pending::Retry(key));
+        } else {
+            self.retry(key);
+        }
+    }
+
+    fn begin_start(&mut self, key: ChildKey) {
+        let Some(at) = self.index_of(key) else { return };
+        match self.table[at].state {
+            State::Stopped | State::BackingOff { .. } => {}
+            State::Starting { .. }
+            | State::Cancelling { .. }
+            | State::Running { .. }
+            | State::Exited { .. }
+            | State::Stopping { .. } => return,
+        }
+        self.cancel_timer(at);
+        let run = RunId(self.runs_total);
+        self.runs_total += 1;
+        self.table[at].incarnation += 1;
+        let incarnation = self.table[at].incarnation;
+        self.effects.push(Effect::Start { key, run, incarnation });
+        let timer = self.table[at].policy.start_timeout.map(|after| self.set_timer(after));
+        self.table[at].state = State::Starting { run, timer };
+    }
+
+    fn begin_stop(&mut self, key: ChildKey) {
+        let Some(at) = self.index_of(key) else { return };
+        match self.table[at].state.clone() {
+            State::Stopped => {}
+            State::Starting { .. } => self.cancel_start(at, Cancelled::Unwanted),
+            State::Cancelling { run, timer, .. } => {
+                self.table[at].state = State::Cancelling { run, timer, why: Cancelled::Unwanted };
+            }
+            State::Stopping { run, since, killed, timer, late } => {
+                let late = late.map(|_| Cancelled::Unwanted);
+                self.table[at].state = State::Stopping { run, since, killed, timer, late };
+            }
+            State::Running { run, since } => {
+                let (killed, wait) = match self.table[at].policy.shutdown {
+                    Shutdown::Brutal => (true, Some(KILL_WAIT_MAX)),
+                    Shutdown::Timeout(limit) => (false, Some(limit)),
+                    Shutdown::Infinity => (false, None),
+                };
+                self.effects.push(if killed { Effect::Kill { run } } else { Effect::Stop { run } });
+                let timer = wait.map(|after| self.set_timer(after));
+                self.table[at].state = State::Stopping { run, since, killed, timer, late: None };
+            }
+            State::Exited { reason, uptime } => self.stop_done(at, reason, uptime),
+            State::BackingOff { .. } => {
+                self.cancel_timer(at);
+                self.drop_or_keep(at);
+            }
+        }
+    }
+
+    pub(super) fn cancel_start(&mut self, at: usize, why: Cancelled) {
+        let State::Starting { run, .. } = self.table[at].state else { return };
+        self.cancel_timer(at);
+        self.effects.push(Effect::CancelStart { run });
+        let timer = self.set_timer(KILL_WAIT_MAX);
+        self.table[at].state = State::Cancelling { run, why, timer };
+    }
+
+    /// A child that was being stopped has ended.
+    pub(super) fn stop_done(&mut self, at: usize, reason: ExitReason, uptime: Duration) {
+        if self.table[at].ended_badly_while_stopping(&reason) {
+            self.report(at, reason.clone(), Some(uptime), Action::WasStopping);
+        }
+        self.settle_stopped(at, reason);
+    }
+
+    pub(super) fn settle_stopped(&mut self, at: usize, reason: ExitReason) {
+        self.table[at].last_exit = Some(reason);
+        self.drop_or_keep(at);
+    }
+
+    /// The child is down: its entry stays if its specification is worth keeping.
+    pub(super) fn drop_or_keep(&mut self, at: usize) {
+        self.table[at].state = State::Stopped;
+        let temporary = self.table[at].policy.restart == Restart::Temporary;
+        if temporary || self.settings.strategy == Strategy::Dynamic {
+            self.forget(at);
+        }
+    }
+}

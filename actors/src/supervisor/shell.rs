@@ -1,0 +1,465 @@
+//! The supervisor actor: it performs what the core decides.
+//!
+//! Owns the living children's actors, the timers, the starts under way and the calls that wait. It must never await in
+//! a handler: starts run in tasks that report back, so that questions are answered while a start hangs.
+//!
+//! States: booting (its first children are being started), running, ending (its children are being stopped), ended. It
+//! is started by its parent supervisor or by [`super::Supervisor::start_root`]. Its death causes the death of all its
+//! descendants: ordered, when it was asked to stop; at once, when it was killed or panicked, because ractor kills what
+//! is linked below an actor that dies and dropping [`State`] kills what ractor leaves alive (a child in `post_stop`).
+
+mod farewell;
+mod snapshot;
+mod start;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
+use tokio::sync::{oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::exit::{Escalation, ExitReason};
+use super::names::{ChildId, ChildPath};
+use super::policy::{CHILDREN_MAX, SpecError};
+use super::protocol::{
+    Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, RunId, TimerId,
+};
+use super::root::Ended;
+use super::spec::{Argument, ChildSpec, Spawned, StartContext, StartFn, SupervisorSpec};
+use super::watched::{Watched, failure, spawn_failure};
+use crate::crash_report::{CrashHistory, CrashReport};
+use crate::tasks::{Tasks, TooManyTasks};
+use crate::tree::TreeNode;
+
+/// Tasks of one supervisor: a timer for each child, and room for starts and snapshots under way.
+const TASKS_MAX: usize = CHILDREN_MAX + 128;
+
+/// Ends of actors that are not known yet, kept while a start is under way. More than this are not children of ours; an
+/// end that is not kept is still seen, in the actor's status.
+const EARLY_EXITS_MAX: usize = 64;
+
+/// A message to a supervisor; [`super::SupervisorRef`] makes them.
+#[derive(Debug)]
+pub struct SupervisorMsg(pub(super) Msg);
+
+pub(super) type CallReply = oneshot::Sender<Result<(ChildId, Answer), CallError>>;
+
+#[derive(Debug)]
+pub(super) enum Msg {
+    /// Start the first children.
+    Boot,
+    /// Stop, children last to first.
+    Stop,
+    /// A start ended.
+    StartReported { run: RunId, outcome: Result<Spawned, start::NotStarted> },
+    /// A timer's time is over.
+    TimerFired(TimerId),
+    /// Add a child.
+    StartChild { spec: ChildSpec, reply: CallReply },
+    /// Add a child from the template.
+    StartDynamic { argument: Argument, reply: CallReply },
+    /// Stop a child.
+    TerminateChild { id: ChildId, reply: CallReply },
+    /// Start a stopped child.
+    RestartChild { id: ChildId, reply: CallReply },
+    /// Forget a stopped child.
+    DeleteChild { id: ChildId, reply: CallReply },
+    /// Tell the table.
+    WhichChildren { reply: oneshot::Sender<Vec<ChildView>> },
+    /// Tell the counts.
+    CountChildren { reply: oneshot::Sender<ChildCount> },
+    /// Find a child that is a supervisor.
+    FindSupervisor { id: ChildId, reply: oneshot::Sender<Option<ActorCell>> },
+    /// Draw the tree from here down.
+    Snapshot { within: Duration, reply: oneshot::Sender<TreeNode> },
+}
+
+/// The handler.
+pub(super) struct Shell;
+
+/// What a supervisor is born with.
+pub(super) struct Birth {
+    path: ChildPath,
+    core: Core,
+    recipes: HashMap<ChildKey, Recipe>,
+    template: Option<StartFn>,
+    crashes: CrashHistory,
+    ready: oneshot::Sender<Result<(), ExitReason>>,
+    ended: Option<watch::Sender<Option<Ended>>>,
+}
+
+/// How a child is started.
+struct Recipe {
+    id: ChildId,
+    start: StartFn,
+    argument: Option<Argument>,
+}
+
+enum Run {
+    Starting { cancel: Option<oneshot::Sender<()>> },
+    Living(Spawned),
+}
+
+pub(super) struct State {
+    core: Core,
+    path: ChildPath,
+    myself: ActorRef<SupervisorMsg>,
+    tasks: Tasks,
+    born: Instant,
+    recipes: HashMap<ChildKey, Recipe>,
+    template: Option<StartFn>,
+    runs: HashMap<RunId, Run>,
+    actors: HashMap<ActorId, RunId>,
+    /// Ends that ractor told before the start reported. Invariant: empty while no start is under way.
+    early: HashMap<ActorId, ExitReason>,
+    timers: HashMap<TimerId, AbortHandle>,
+    calls: HashMap<CallId, (ChildId, CallReply)>,
+    crashes: CrashHistory,
+    ready: Option<oneshot::Sender<Result<(), ExitReason>>>,
+    ended: Option<watch::Sender<Option<Ended>>>,
+    ending: Option<Ending>,
+    keys_total: u64,
+    calls_total: u64,
+    dynamic_total: u64,
+}
+
+/// Spawns a supervisor; its first children are started when the receiver says so.
+pub(super) async fn spawn(
+    path: ChildPath,
+    spec: SupervisorSpec,
+    crashes: CrashHistory,
+    parent: Option<ActorCell>,
+    ended: Option<watch::Sender<Option<Ended>>>,
+) -> Result<(ActorRef<SupervisorMsg>, oneshot::Receiver<Result<(), ExitReason>>), ExitReason> {
+    let invalid = |error: SpecError| ExitReason::InvalidSpec { message: error.to_string() };
+    let (settings, children) = spec.into_parts().map_err(invalid)?;
+    let mut recipes = HashMap::new();
+    let mut policies = Vec::new();
+    let mut template = None;
+    for (number, (policy, start)) in (0..).zip(children) {
+        let key = ChildKey(number);
+        template.get_or_insert_with(|| Arc::clone(&start));
+        recipes.insert(key, Recipe { id: policy.id.clone(), start, argument: None });
+        policies.push((key, policy));
+    }
+    let core = Core::new(settings, policies, RandomState::new().hash_one(&path));
+    let template = core.template().and(template);
+    let (ready, booted) = oneshot::channel();
+    let birth = Birth { path, core, recipes, template, crashes, ready, ended };
+    let handler = Watched(Shell);
+    let spawned = match parent {
+        Some(parent) => Watched::spawn_linked(None, handler, birth, parent).await,
+        None => Watched::spawn(None, handler, birth).await,
+    };
+    let (actor, _) = spawned.map_err(|error| spawn_failure(&error))?;
+    Ok((actor, booted))
+}
+
+/// Asks an actor to stop: a supervisor by message, because it has children to stop before its own loop may end.
+fn ask_to_stop(cell: &ActorCell) {
+    let is_supervisor = cell.is_message_type_of::<SupervisorMsg>() == Some(true);
+    if !is_supervisor || cell.send_message(SupervisorMsg(Msg::Stop)).is_err() {
+        cell.stop(Some("shutdown".to_owned()));
+    }
+}
+
+impl Actor for Shell {
+    type Msg = SupervisorMsg;
+    type State = State;
+    type Arguments = Birth;
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, birth: Birth) -> Result<State, ActorProcessingErr> {
+        myself.send_message(SupervisorMsg(Msg::Boot))?;
+        Ok(State::new(myself, birth))
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        SupervisorMsg(message): SupervisorMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(state.take_message(message)?)
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(cell, remains, text) => {
+                let told = remains.and_then(|mut remains| remains.take::<State>().ok()).and_then(|child| child.epitaph());
+                let reason = told.unwrap_or_else(|| ExitReason::from_stop_text(text.as_deref()));
+                state.child_exited(cell.get_id(), reason)?;
+            }
+            SupervisionEvent::ActorFailed(cell, error) => state.child_exited(cell.get_id(), failure(&error))?,
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        Ok(())
+    }
+
+    /// After a stop by message all is done already; after somebody else's `stop` the children are still there.
+    async fn post_stop(&self, _myself: ActorRef<Self::Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.take_leave().await;
+        Ok(())
+    }
+}
+
+impl State {
+    fn new(myself: ActorRef<SupervisorMsg>, birth: Birth) -> Self {
+        Self {
+            core: birth.core,
+            path: birth.path,
+            tasks: Tasks::with_limit(myself.get_cell(), TASKS_MAX),
+            myself,
+            born: Instant::now(),
+            keys_total: u64::try_from(birth.recipes.len()).unwrap_or(u64::MAX),
+            recipes: birth.recipes,
+            template: birth.template,
+            runs: HashMap::new(),
+            actors: HashMap::new(),
+            early: HashMap::new(),
+            timers: HashMap::new(),
+            calls: HashMap::new(),
+            crashes: birth.crashes,
+            ready: Some(birth.ready),
+            ended: birth.ended,
+            ending: None,
+            calls_total: 0,
+            dynamic_total: 0,
+        }
+    }
+
+    fn take_message(&mut self, message: Msg) -> Result<(), TooManyTasks> {
+        match message {
+            Msg::Boot => self.feed(Event::Boot),
+            Msg::Stop => self.feed(Event::StopRequested),
+            Msg::StartReported { run, outcome } => self.start_reported(run, outcome),
+            Msg::TimerFired(timer) => {
+                self.timers.remove(&timer);
+                self.feed(Event::TimerFired { timer })
+            }
+            Msg::StartChild { spec, reply } => self.start_child(spec, reply),
+            Msg::StartDynamic { argument, reply } => self.start_dynamic(argument, reply),
+            Msg::TerminateChild { id, reply } => self.call(id.clone(), Change::Terminate(id), reply),
+            Msg::RestartChild { id, reply } => self.call(id.clone(), Change::Restart(id), reply),
+            Msg::DeleteChild { id, reply } => self.call(id.clone(), Change::Delete(id), reply),
+            Msg::WhichChildren { reply } => {
+                // Whoever does not wait for the answer any more needs none; so below.
+                let _ = reply.send(self.core.children(self.born.elapsed()));
+                Ok(())
+            }
+            Msg::CountChildren { reply } => {
+                let _ = reply.send(self.core.count());
+                Ok(())
+            }
+            Msg::FindSupervisor { id, reply } => {
+                let _ = reply.send(self.find_supervisor(&id));
+                Ok(())
+            }
+            Msg::Snapshot { within, reply } => self.snapshot(within, reply),
+        }
+    }
+
+    /// Tells the core and performs what it orders.
+    fn feed(&mut self, event: Event) -> Result<(), TooManyTasks> {
+        for effect in self.core.handle(event, self.born.elapsed()) {
+            self.perform(effect)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<(), TooManyTasks> {
+        match effect {
+            Effect::Start { key, run, incarnation } => self.start(key, run, incarnation)?,
+            Effect::CancelStart { run } => {
+                if let Some(Run::Starting { cancel }) = self.runs.get_mut(&run) {
+                    // Dropping the sender cancels.
+                    drop(cancel.take());
+                }
+            }
+            Effect::Stop { run } => {
+                if let Some(Run::Living(child)) = self.runs.get(&run) {
+                    ask_to_stop(&child.cell);
+                }
+            }
+            Effect::Kill { run } => {
+                if let Some(Run::Living(child)) = self.runs.get(&run) {
+                    child.cell.kill();
+                }
+            }
+            Effect::SetTimer { timer, after } => {
+                let message = SupervisorMsg(Msg::TimerFired(timer));
+                let handle = self.tasks.send_after(after, self.myself.clone(), message)?;
+                self.timers.insert(timer, handle);
+            }
+            Effect::CancelTimer { timer } => {
+                if let Some(handle) = self.timers.remove(&timer) {
+                    handle.abort();
+                }
+            }
+            Effect::Forget { key } => {
+                self.recipes.remove(&key);
+            }
+            Effect::Report(report) => {
+                let report = CrashReport::new(&self.path, report);
+                report.log();
+                self.crashes.push(report);
+            }
+            Effect::Reply { call, answer } => {
+                if let Some((id, reply)) = self.calls.remove(&call) {
+                    let _ = reply.send(answer.map(|answer| (id, answer)));
+                }
+            }
+            Effect::Booted => {
+                if let Some(ready) = self.ready.take() {
+                    let _ = ready.send(Ok(()));
+                }
+            }
+            Effect::Terminate { ending } => self.terminate(ending),
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, key: ChildKey, run: RunId, incarnation: u64) -> Result<(), TooManyTasks> {
+        let Some(recipe) = self.recipes.get(&key) else { return Ok(()) };
+        let path = self.path.child(&recipe.id);
+        let context = StartContext::new(path, incarnation, self.myself.get_cell(), self.crashes.clone())
+            .with_argument(recipe.argument.clone());
+        let (cancel, cancelled) = oneshot::channel();
+        let starting = start::start(Arc::clone(&recipe.start), context, cancelled);
+        let myself = self.myself.clone();
+        self.runs.insert(run, Run::Starting { cancel: Some(cancel) });
+        self.tasks.spawn_named("start", async move {
+            let outcome = starting.await;
+            // If nobody takes the child, dropping it kills it.
+            let _ = myself.send_message(SupervisorMsg(Msg::StartReported { run, outcome }));
+        })?;
+        Ok(())
+    }
+
+    fn start_reported(&mut self, run: RunId, outcome: Result<Spawned, start::NotStarted>) -> Result<(), TooManyTasks> {
+        match outcome {
+            Ok(child) => {
+                let (actor, cell) = (child.cell.get_id(), child.cell.clone());
+                self.runs.insert(run, Run::Living(child));
+                self.actors.insert(actor, run);
+                self.feed(Event::ChildStarted { run })?;
+                let missed = (cell.get_status() == ActorStatus::Stopped && self.early.len() == EARLY_EXITS_MAX)
+                    .then_some(ExitReason::Cancelled);
+                if let Some(reason) = self.early.remove(&actor).or(missed) {
+                    self.child_exited(actor, reason)?;
+                }
+            }
+            Err(start::NotStarted { reason, actor }) => {
+                self.runs.remove(&run);
+                let told = actor.and_then(|actor| self.early.remove(&actor));
+                let reason = if reason == ExitReason::Cancelled { told.unwrap_or(reason) } else { reason };
+                self.feed(Event::ChildStartFailed { run, reason })?;
+            }
+        }
+        if !self.runs.values().any(|run| matches!(run, Run::Starting { .. })) {
+            self.early.clear();
+        }
+        Ok(())
+    }
+
+    fn child_exited(&mut self, actor: ActorId, reason: ExitReason) -> Result<(), TooManyTasks> {
+        if let Some(run) = self.actors.remove(&actor) {
+            self.runs.remove(&run);
+            return self.feed(Event::ChildExited { run, reason });
+        }
+        let start_under_way = self.runs.values().any(|run| matches!(run, Run::Starting { .. }));
+        if start_under_way && self.early.len() < EARLY_EXITS_MAX {
+            self.early.insert(actor, reason);
+        }
+        Ok(())
+    }
+
+    fn start_child(&mut self, spec: ChildSpec, reply: CallReply) -> Result<(), TooManyTasks> {
+        let refusal = match spec.policy() {
+            Ok(_) if self.template.is_some() => CallError::Dynamic,
+            Ok(policy) => {
+                let id = policy.id.clone();
+                let key = self.add_recipe(Recipe { id: id.clone(), start: spec.start, argument: None });
+                return self.call(id, Change::Start { key, policy }, reply);
+            }
+            Err(error) => error.into(),
+        };
+        let _ = reply.send(Err(refusal));
+        Ok(())
+    }
+
+    fn start_dynamic(&mut self, argument: Argument, reply: CallReply) -> Result<(), TooManyTasks> {
+        let (Some(start), Some(mut policy)) = (self.template.clone(), self.core.template().cloned()) else {
+            let _ = reply.send(Err(CallError::NotDynamic));
+            return Ok(());
+        };
+        self.dynamic_total += 1;
+        let id = ChildId::numbered(self.dynamic_total);
+        policy.id = id.clone();
+        let key = self.add_recipe(Recipe { id: id.clone(), start, argument: Some(argument) });
+        self.call(id, Change::Start { key, policy }, reply)
+    }
+
+    fn add_recipe(&mut self, recipe: Recipe) -> ChildKey {
+        let key = ChildKey(self.keys_total);
+        self.keys_total += 1;
+        self.recipes.insert(key, recipe);
+        key
+    }
+
+    fn call(&mut self, id: ChildId, change: Change, reply: CallReply) -> Result<(), TooManyTasks> {
+        let call = CallId(self.calls_total);
+        self.calls_total += 1;
+        self.calls.insert(call, (id, reply));
+        self.feed(Event::Called { call, change })
+    }
+
+    fn find_supervisor(&self, id: &ChildId) -> Option<ActorCell> {
+        let child = self.core.children(Duration::ZERO).into_iter().find(|child| child.id == *id)?;
+        match self.runs.get(&child.run?)? {
+            Run::Living(child) => {
+                child.cell.is_message_type_of::<SupervisorMsg>().unwrap_or(false).then(|| child.cell.clone())
+            }
+            Run::Starting { .. } => None,
+        }
+    }
+
+    fn terminate(&mut self, ending: Ending) {
+        let reason = self.reason_of(&ending);
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(Err(reason.clone()));
+        }
+        if let Some(ended) = &self.ended {
+            ended.send_replace(Some(Ended::of(&self.path, &ending)));
+        }
+        self.ending = Some(ending);
+        self.myself.stop(Some(reason.to_string()));
+    }
+
+    /// Why it ended, for its parent.
+    fn epitaph(&self) -> Option<ExitReason> {
+        self.ending.as_ref().map(|ending| self.reason_of(ending))
+    }
+
+    fn reason_of(&self, ending: &Ending) -> ExitReason {
+        match ending.clone() {
+            Ending::Stopped => ExitReason::Shutdown { detail: None },
+            Ending::Intensity { child, reason } => {
+                ExitReason::Escalated(Box::new(Escalation { supervisor: self.path.clone(), child, reason }))
+            }
+            Ending::AutoShutdown { child, reason } => {
+                ExitReason::Shutdown { detail: Some(format!("significant child {child} ended: {reason}")) }
+            }
+            Ending::StartFailed { child, reason } => ExitReason::ChildStartFailed { child, reason: Box::new(reason) },
+        }
+    }
+}

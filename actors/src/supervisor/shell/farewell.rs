@@ -1,0 +1,83 @@
+//! The ordered stop of a supervisor that somebody stopped through ractor rather than by message.
+//!
+//! Owns driving the core when the mailbox is closed already: in `post_stop` ractor delivers nothing, so ends are seen by
+//! waiting for the actors, and their reasons are lost. It must never be the usual way; supervisors stop by message.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::super::exit::ExitReason;
+use super::super::protocol::{Effect, Event, RunId, TimerId};
+use super::{Run, State};
+
+/// A wait that never ends is woken this often to look again; nothing depends on it.
+const IDLE: Duration = Duration::from_secs(3600);
+
+impl State {
+    pub(super) async fn take_leave(&mut self) {
+        let mut deadlines: BTreeMap<TimerId, Instant> = BTreeMap::new();
+        let mut deaths = FuturesUnordered::new();
+        for (run, living) in &self.runs {
+            if let Run::Living(child) = living {
+                let (run, cell) = (*run, child.cell.clone());
+                deaths.push(async move {
+                    // Without a time-out it cannot time out.
+                    let _ = cell.wait(None).await;
+                    run
+                });
+            }
+        }
+        let mut events = VecDeque::from([Event::StopRequested]);
+        while !self.core.has_ended() {
+            let Some(event) = events.pop_front() else {
+                let next = deadlines.iter().min_by_key(|(_, at)| **at).map(|(timer, at)| (*timer, *at));
+                let wake = next.map_or_else(|| Instant::now() + IDLE, |(_, at)| at);
+                tokio::select! {
+                    Some(run) = deaths.next() => events.push_back(self.death_of(run)),
+                    () = tokio::time::sleep_until(wake) => {
+                        if let Some((timer, _)) = next {
+                            deadlines.remove(&timer);
+                            events.push_back(Event::TimerFired { timer });
+                        }
+                    }
+                }
+                continue;
+            };
+            for effect in self.core.handle(event, self.born.elapsed()) {
+                match effect {
+                    Effect::SetTimer { timer, after } => {
+                        deadlines.insert(timer, Instant::now() + after);
+                    }
+                    Effect::CancelTimer { timer } => {
+                        deadlines.remove(&timer);
+                    }
+                    Effect::CancelStart { run } => {
+                        // Its report would come by message; dropping the cancel handle ends it.
+                        self.runs.remove(&run);
+                        events.push_back(Event::ChildStartFailed { run, reason: ExitReason::Cancelled });
+                    }
+                    Effect::Stop { .. }
+                    | Effect::Kill { .. }
+                    | Effect::Forget { .. }
+                    | Effect::Report(_)
+                    | Effect::Reply { .. }
+                    | Effect::Terminate { .. } => {
+                        // Only starts and timers need tasks.
+                        let _ = self.perform(effect);
+                    }
+                    // An ending supervisor starts nothing.
+                    Effect::Start { .. } | Effect::Booted => {}
+                }
+            }
+        }
+    }
+
+    fn death_of(&mut self, run: RunId) -> Event {
+        self.runs.remove(&run);
+        Event::ChildExited { run, reason: ExitReason::Shutdown { detail: None } }
+    }
+}

@@ -1,0 +1,69 @@
+//! One start of one child, in a task beside the supervisor's mailbox.
+//!
+//! Owns that each start ends in exactly one report, whatever the child does: a panic while it is made, a hang, a
+//! supervisor whose children fail. It must never leave an actor behind: what was spawned and is not wanted dies.
+//!
+//! Dropping ractor's spawn future before `pre_start` returned runs the actor's lifecycle guard, which marks it stopped
+//! and kills what it had linked below itself; nobody is told, which is why the report is ours.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use ractor::ActorId;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::super::core::KILL_WAIT_MAX;
+use super::super::exit::{ExitReason, Hook};
+use super::super::spec::{Spawned, StartContext, StartFn};
+use super::ask_to_stop;
+use crate::tasks::panic_message;
+
+/// A start that gave no child.
+#[derive(Debug)]
+pub(crate) struct NotStarted {
+    /// Why; [`ExitReason::Cancelled`] when it was given up, or when the actor died without a word.
+    pub(super) reason: ExitReason,
+    /// The actor, if there was one.
+    pub(super) actor: Option<ActorId>,
+}
+
+/// Starts a child. Dropping the sender of `cancelled` gives the start up.
+pub(super) async fn start(
+    start: StartFn,
+    context: StartContext,
+    mut cancelled: oneshot::Receiver<()>,
+) -> Result<Spawned, NotStarted> {
+    let making = AssertUnwindSafe(async move { start(context).await }).catch_unwind();
+    let not_started = |reason| NotStarted { reason, actor: None };
+    let mut child = tokio::select! {
+        biased;
+        _ = &mut cancelled => return Err(not_started(ExitReason::Cancelled)),
+        made = making => match made {
+            Ok(made) => made.map_err(not_started)?,
+            Err(panic) => {
+                let message = panic_message(panic.as_ref());
+                return Err(not_started(ExitReason::Panicked { hook: Hook::Start, message }));
+            }
+        },
+    };
+    let Some(ready) = child.ready.take() else { return Ok(child) };
+    let reason = tokio::select! {
+        biased;
+        _ = &mut cancelled => {
+            ask_to_stop(&child.cell);
+            ExitReason::Cancelled
+        }
+        outcome = ready => match outcome {
+            Ok(Ok(())) => return Ok(child),
+            Ok(Err(reason)) => reason,
+            Err(_) => ExitReason::Cancelled,
+        },
+    };
+    // It is on its way out. Its descendants go in order if they go soon, and are killed if not.
+    if timeout(KILL_WAIT_MAX / 2, child.cell.wait(None)).await.is_err() {
+        child.cell.kill();
+        let _ = timeout(KILL_WAIT_MAX, child.cell.wait(None)).await;
+    }
+    Err(NotStarted { reason, actor: Some(child.cell.get_id()) })
+}

@@ -1,0 +1,301 @@
+//! Specifications with the closures that start children, for people to write.
+//!
+//! Owns how a child is started. It must never decide when. An application builds a [`SupervisorSpec`] and hands it to
+//! [`super::Supervisor::start_root`], or returns it from the closure of [`ChildSpec::supervisor`].
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ractor::{Actor, ActorCell};
+use tokio::sync::oneshot;
+
+use super::backoff::Backoff;
+use super::exit::ExitReason;
+use super::intensity::Intensity;
+use super::names::{ChildId, ChildPath, InvalidId};
+use super::policy::{AutoShutdown, ChildKind, Policy, Restart, Settings, Shutdown, SpecError, Strategy};
+use super::shell::{self, SupervisorMsg};
+use super::watched::{Watched, spawn_failure};
+use crate::address::Address;
+use crate::crash_report::CrashHistory;
+
+/// How long a worker's start may take: `pre_start` only builds state, so this is a hundred times too long already.
+pub const WORKER_START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a worker may take to stop: OTP's default.
+pub const WORKER_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a child's start gets to know.
+#[derive(Clone)]
+pub struct StartContext {
+    /// The child's place.
+    pub path: ChildPath,
+    /// How often it was started, this time included.
+    pub incarnation: u64,
+    /// Its supervisor, to which it must be linked.
+    pub supervisor: ActorCell,
+    argument: Option<Argument>,
+    pub(super) crashes: CrashHistory,
+}
+
+pub(super) type Argument = Arc<dyn Any + Send + Sync>;
+pub(super) type StartFn = Arc<dyn Fn(StartContext) -> BoxFuture<'static, Result<Spawned, ExitReason>> + Send + Sync>;
+
+/// A started child. Dropping it kills the actor if it lives, and empties its address.
+pub struct Spawned {
+    pub(super) cell: ActorCell,
+    /// What the start still waits for: a supervisor has started when its children have.
+    pub(super) ready: Option<oneshot::Receiver<Result<(), ExitReason>>>,
+    kill_on_drop: bool,
+    _occupancy: Option<Box<dyn Any + Send>>,
+}
+
+/// A child: who it is, what it may do, how it is started.
+#[derive(Clone)]
+pub struct ChildSpec {
+    id: Result<ChildId, InvalidId>,
+    restart: Restart,
+    significant: bool,
+    shutdown: Shutdown,
+    kind: ChildKind,
+    start_timeout: Option<Duration>,
+    pub(super) start: StartFn,
+}
+
+/// A supervisor: its rules and its first children. Defaults: one_for_one, 3 restarts in 5 s, back-off from 50 ms to
+/// 5 s forgotten after a quiet minute, no auto-shutdown.
+#[derive(Clone, Debug, Default)]
+pub struct SupervisorSpec {
+    settings: Settings,
+    children: Vec<ChildSpec>,
+}
+
+impl StartContext {
+    pub(super) fn new(path: ChildPath, incarnation: u64, supervisor: ActorCell, crashes: CrashHistory) -> Self {
+        Self { path, incarnation, supervisor, argument: None, crashes }
+    }
+
+    pub(super) fn with_argument(mut self, argument: Option<Argument>) -> Self {
+        self.argument = argument;
+        self
+    }
+
+    /// What a dynamic child was started with; `None` for other children and other types.
+    pub fn argument<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        Arc::clone(self.argument.as_ref()?).downcast().ok()
+    }
+}
+
+impl ChildSpec {
+    /// A permanent worker with 10 s to start and 5 s to stop. `make` gives handler and arguments for each incarnation,
+    /// which then lives at `address`.
+    pub fn actor<A: Actor>(
+        id: &str,
+        address: Address<A::Msg>,
+        make: impl Fn(&StartContext) -> (A, A::Arguments) + Send + Sync + 'static,
+    ) -> Self {
+        Self::actor_at::<A>(id, move |context| {
+            let (handler, arguments) = make(context);
+            (address.clone(), handler, arguments)
+        })
+    }
+
+    /// As [`Self::actor`], but each incarnation says where it lives: for the template of a dynamic supervisor, whose
+    /// children must not share one address.
+    pub fn actor_at<A: Actor>(
+        id: &str,
+        make: impl Fn(&StartContext) -> (Address<A::Msg>, A, A::Arguments) + Send + Sync + 'static,
+    ) -> Self {
+        let make = Arc::new(make);
+        let start: StartFn = Arc::new(move |context: StartContext| {
+            let make = Arc::clone(&make);
+            async move {
+                let (address, handler, arguments) = make(&context);
+                let (actor, _) = Watched::spawn_linked(None, Watched(handler), arguments, context.supervisor)
+                    .await
+                    .map_err(|error| spawn_failure(&error))?;
+                let occupancy = address.occupy(actor.clone());
+                Ok(Spawned::new(actor.get_cell(), None, Some(Box::new(occupancy))))
+            }
+            .boxed()
+        });
+        Self {
+            id: ChildId::try_from(id),
+            restart: Restart::Permanent,
+            significant: false,
+            shutdown: Shutdown::Timeout(WORKER_SHUTDOWN_TIMEOUT),
+            kind: ChildKind::Worker,
+            start_timeout: Some(WORKER_START_TIMEOUT),
+            start,
+        }
+    }
+
+    /// A permanent supervisor that has as long as its children need to start and to stop. `spec` is asked anew for each
+    /// incarnation.
+    pub fn supervisor(id: &str, spec: impl Fn() -> SupervisorSpec + Send + Sync + 'static) -> Self {
+        Self::supervisor_at(id, Address::new(), spec)
+    }
+
+    /// As [`Self::supervisor`], living at an address for those who add children to it.
+    pub fn supervisor_at(
+        id: &str,
+        address: Address<SupervisorMsg>,
+        spec: impl Fn() -> SupervisorSpec + Send + Sync + 'static,
+    ) -> Self {
+        let spec = Arc::new(spec);
+        let start: StartFn = Arc::new(move |context: StartContext| {
+            let (spec, address) = (Arc::clone(&spec), address.clone());
+            async move {
+                let (actor, ready) =
+                    shell::spawn(context.path, spec(), context.crashes, Some(context.supervisor), None).await?;
+                let occupancy = address.occupy(actor.clone());
+                Ok(Spawned::new(actor.get_cell(), Some(ready), Some(Box::new(occupancy))))
+            }
+            .boxed()
+        });
+        Self {
+            id: ChildId::try_from(id),
+            restart: Restart::Permanent,
+            significant: false,
+            shutdown: Shutdown::Infinity,
+            kind: ChildKind::Supervisor,
+            start_timeout: None,
+            start,
+        }
+    }
+
+    /// When it is restarted.
+    #[must_use]
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+
+    /// Its end counts for auto-shutdown.
+    #[must_use]
+    pub fn significant(mut self) -> Self {
+        self.significant = true;
+        self
+    }
+
+    /// How it is stopped.
+    #[must_use]
+    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        self.shutdown = shutdown;
+        self
+    }
+
+    /// How long its start may take.
+    #[must_use]
+    pub fn start_timeout(mut self, start_timeout: Duration) -> Self {
+        self.start_timeout = Some(start_timeout);
+        self
+    }
+
+    pub(super) fn policy(&self) -> Result<Policy, SpecError> {
+        Ok(Policy {
+            id: self.id.clone()?,
+            restart: self.restart,
+            significant: self.significant,
+            shutdown: self.shutdown,
+            kind: self.kind,
+            start_timeout: self.start_timeout,
+        })
+    }
+}
+
+impl SupervisorSpec {
+    /// No children yet, and the defaults.
+    pub fn new(strategy: Strategy) -> Self {
+        Self { settings: Settings { strategy, ..Settings::default() }, children: Vec::new() }
+    }
+
+    /// Children made at run time from one template.
+    pub fn dynamic(template: ChildSpec) -> Self {
+        Self::new(Strategy::Dynamic).child(template)
+    }
+
+    /// How many restarts in which time are borne.
+    #[must_use]
+    pub fn intensity(mut self, restarts_max: u32, period: Duration) -> Self {
+        self.settings.intensity = Intensity { restarts_max, period };
+        self
+    }
+
+    /// How long to wait before a restart.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// Whether significant children end the supervisor.
+    #[must_use]
+    pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
+        self.settings.auto_shutdown = auto_shutdown;
+        self
+    }
+
+    /// Adds a child, started after those before it and stopped before them.
+    #[must_use]
+    pub fn child(mut self, child: ChildSpec) -> Self {
+        self.children.push(child);
+        self
+    }
+
+    /// The checked parts.
+    pub(super) fn into_parts(self) -> Result<(Settings, Vec<(Policy, StartFn)>), SpecError> {
+        let mut policies = Vec::with_capacity(self.children.len());
+        for child in &self.children {
+            policies.push(child.policy()?);
+        }
+        self.settings.check(&policies)?;
+        let starts = self.children.into_iter().map(|child| child.start);
+        Ok((self.settings, policies.into_iter().zip(starts).collect()))
+    }
+}
+
+impl Spawned {
+    pub(super) fn new(
+        cell: ActorCell,
+        ready: Option<oneshot::Receiver<Result<(), ExitReason>>>,
+        occupancy: Option<Box<dyn Any + Send>>,
+    ) -> Self {
+        Self { cell, ready, kill_on_drop: true, _occupancy: occupancy }
+    }
+
+    /// Lets the actor live on.
+    pub(super) fn keep(mut self) {
+        self.kill_on_drop = false;
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        if self.kill_on_drop {
+            self.cell.kill();
+        }
+    }
+}
+
+impl fmt::Debug for Spawned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Spawned").field(&self.cell).finish()
+    }
+}
+
+impl fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildSpec").field("id", &self.id).field("restart", &self.restart).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for StartContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartContext").field("path", &self.path).field("incarnation", &self.incarnation).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! What a step computes: GGUF files, tokenizers, chat templates, sampling, the forward pass.
+//!
+//! This crate turns a file of weights into a [`Model`] and a request into tokens and text. It has no threads of its own, no
+//! clock, no network and no async runtime: a worker process calls [`Model::advance`] in a loop and decides between two
+//! calls what to do next. A crash between two calls loses nothing that was not recorded, because a request with its seed
+//! and the tokens so far is all there is to know: [`Model::open`] with those tokens continues where they end.
+//!
+//! ```no_run
+//! use halm_models::{GenerationSpec, Input, LoadOptions, Model, Progress, SamplingSpec};
+//! use std::path::Path;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = LoadOptions::for_this_process();
+//! let mut model = Model::load(Path::new("SmolLM2-135M-Instruct.Q4_1.gguf"), &options)?;
+//! let spec = GenerationSpec {
+//!     input: Input::Prompt("Erlang taught us that".to_owned()),
+//!     max_tokens: Some(16),
+//!     sampling: SamplingSpec::GREEDY,
+//!     stop: vec!["\n".to_owned()],
+//! };
+//! let mut generation = model.open(&spec, &[])?;
+//! loop {
+//!     match model.advance(&mut generation)? {
+//!         Progress::Prefilled { prompt_tokens } => eprintln!("{prompt_tokens} prompt tokens"),
+//!         Progress::Replayed { text, .. } | Progress::Generated { text, .. } => print!("{text}"),
+//!         Progress::Finished { text, reason } => {
+//!             println!("{text} ({reason:?})");
+//!             break;
+//!         }
+//!     }
+//! }
+//! model.close(generation);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! In reading order: [`gguf`] maps and checks a file; [`tokenizer`] and the chat template come from its metadata;
+//! [`engine`] is the contract that a forward pass fulfils; [`sampler`] chooses tokens; [`generation`] drives one request;
+//! [`stock`] is the loaded model; [`tiny`] makes one of a few kilobytes for tests.
+
+pub mod digest;
+pub mod engine;
+pub mod generation;
+pub mod gguf;
+pub mod sampler;
+pub mod stock;
+mod stop;
+mod template;
+pub mod tiny;
+pub mod tokenizer;
+
+pub use digest::{Digest, InvalidDigest};
+pub use engine::{Disposition, Engine, StepError, thread_environment};
+pub use generation::{FinishReason, Generation, GenerationSpec, Input, Progress};
+pub use sampler::{InvalidSampling, LogitFacts, SamplingSpec};
+pub use stock::{LoadError, LoadOptions, Model, ModelFacts, OpenError};
+pub use template::{ChatMessage, TemplateError};
+pub use tokenizer::{Detokenizer, Specials, TokenId, Tokenizer, TokenizerError};

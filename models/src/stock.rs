@@ -1,0 +1,258 @@
+//! A loaded model: engine, tokenizer, template and facts.
+//!
+//! Owns everything that one file on disk becomes, and the opening of requests against it: rendering, tokenizing,
+//! validating. It holds no queue and no clock, and runs one unit of work at a time when asked to. Called by a worker
+//! process, and by tests.
+
+mod error;
+
+pub use error::{LoadError, OpenError};
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use crate::engine::candle_llama::CandleLlama;
+use crate::engine::{Engine, StepError, threads_in_effect};
+use crate::generation::{Generation, GenerationSpec, Input, Opening, Progress};
+use crate::gguf::{MappedGguf, Metadata};
+use crate::template::{ChatMessage, ChatTemplate, Rendered};
+use crate::tokenizer::{Specials, TokenId, Tokenizer};
+
+/// Stop strings of a request, at most; the OpenAI API allows four.
+pub const STOP_STRINGS_MAX: usize = 16;
+
+/// Bytes of a stop string, at most: so much text may be held back.
+pub const STOP_BYTES_MAX: usize = 256;
+
+/// How to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Threads to compute with. The tensor library takes the number from the environment of the process and from
+    /// nowhere else: start the process with [`thread_environment`](crate::thread_environment) of it. Loading fails
+    /// where the two differ, because threads nobody planned for take the cores from the other workers.
+    pub threads: NonZeroUsize,
+    /// See less of the past than the model could; `None` for all of it.
+    pub context_tokens_max: Option<usize>,
+}
+
+impl LoadOptions {
+    /// The whole context, with the threads that this process's environment gives: for tests and one-off tools, where
+    /// nobody shares the machine by plan.
+    pub fn for_this_process() -> Self {
+        Self { threads: threads_in_effect(), context_tokens_max: None }
+    }
+}
+
+/// What is known about a loaded model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// The family of its forward pass, as its file calls it.
+    pub architecture: String,
+    /// Prompt and answer together, at most.
+    pub context_tokens: usize,
+    /// Tokens in its vocabulary.
+    pub vocabulary: usize,
+    /// Whether it can take messages.
+    pub has_chat_template: bool,
+    /// Bytes of its tensors in the file.
+    pub weights_bytes: u64,
+    /// Threads it computes with.
+    pub threads: NonZeroUsize,
+}
+
+/// A model, ready to answer.
+#[derive(Debug)]
+pub struct Model {
+    facts: ModelFacts,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    engine: Box<dyn Engine>,
+}
+
+impl Model {
+    /// Maps the GGUF file at `path`, checks it and loads it.
+    ///
+    /// # Errors
+    /// A [`LoadError`] that names the file and what is wrong with it.
+    pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        check_threads(options.threads)?;
+        let file = MappedGguf::open(path)?;
+        let metadata = file.gguf().metadata();
+        let architecture = architecture(&file)?;
+        let tokenizer = Tokenizer::from_metadata(metadata)
+            .map_err(|source| LoadError::Tokenizer { path: path.to_owned(), source })?;
+        let template = chat_template(&file)?;
+        let engine = CandleLlama::load(&file, tokenizer.vocabulary(), options.context_tokens_max)?;
+        let facts = ModelFacts {
+            architecture,
+            context_tokens: engine.context_tokens(),
+            vocabulary: tokenizer.vocabulary(),
+            has_chat_template: template.is_some(),
+            weights_bytes: file.gguf().tensors().total_bytes(),
+            threads: options.threads,
+        };
+        Ok(Self { facts, tokenizer, template, engine: Box::new(engine) })
+    }
+
+    /// What is known about the model.
+    pub fn facts(&self) -> &ModelFacts {
+        &self.facts
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Validates a request and tokenizes its prompt. Computes nothing: that happens in [`Self::advance`].
+    ///
+    /// `generated` are the tokens of an earlier attempt, empty at the first. They are replayed one by one, and what
+    /// follows is what that attempt would have generated. Where they already are the whole answer, nothing is computed:
+    /// each is [`Progress::Replayed`], without a [`Progress::Prefilled`] before them, and then the answer is finished.
+    ///
+    /// # Errors
+    /// An [`OpenError`] that says what to change.
+    pub fn open(&mut self, spec: &GenerationSpec, generated: &[TokenId]) -> Result<Generation, OpenError> {
+        spec.sampling.validate()?;
+        validate_stop(&spec.stop)?;
+        if spec.max_tokens == Some(0) {
+            return Err(OpenError::ZeroMaxTokens);
+        }
+        let prompt = self.tokenize(&spec.input)?;
+        let tokens_max = self.tokens_max(prompt.len(), spec.max_tokens)?;
+        let opening = Opening {
+            prompt,
+            replay: generated.to_vec(),
+            sampling: spec.sampling.clone(),
+            stop: spec.stop.clone(),
+            tokens_max,
+        };
+        Generation::start(opening, &self.tokenizer).map_err(|index| OpenError::InvalidReplay { index })
+    }
+
+    /// Does one unit of work: the prefill, or one replayed token, or one new token.
+    ///
+    /// # Errors
+    /// A [`StepError`], after which the generation can only be closed.
+    pub fn advance(&mut self, generation: &mut Generation) -> Result<Progress, StepError> {
+        generation.advance(self.engine.as_mut(), &self.tokenizer)
+    }
+
+    /// Frees what a generation holds. To be called for each, finished or not.
+    pub fn close(&mut self, generation: Generation) {
+        if let Some(sequence) = generation.sequence() {
+            self.engine.close(sequence);
+        }
+    }
+
+    /// The logits of the token after `tokens`, computed in one pass: for checks against other implementations.
+    ///
+    /// # Errors
+    /// A [`StepError`].
+    pub fn logits_after(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, StepError> {
+        let sequence = self.engine.open()?;
+        let logits = self.engine.extend(sequence, tokens);
+        self.engine.close(sequence);
+        logits
+    }
+
+    fn tokenize(&self, input: &Input) -> Result<Vec<TokenId>, OpenError> {
+        let prompt = match input {
+            Input::Prompt(text) if text.is_empty() => return Err(OpenError::EmptyPrompt),
+            Input::Messages(messages) if messages.is_empty() => return Err(OpenError::EmptyPrompt),
+            Input::Prompt(text) => {
+                self.refuse_enormous(text.len())?;
+                self.tokenizer.encode_prompt(text, Specials::AsText)?
+            }
+            Input::Messages(messages) => {
+                let template = self.template.as_ref().ok_or(OpenError::NoChatTemplate)?;
+                self.refuse_enormous(messages.iter().map(|message| message.content.len()).sum())?;
+                let Rendered { text, mark } = self.render(template, messages)?;
+                self.tokenizer.encode_prompt_marked(&text, Specials::AsControl, mark)?
+            }
+        };
+        if prompt.is_empty() {
+            return Err(OpenError::EmptyPrompt);
+        }
+        Ok(prompt)
+    }
+
+    fn render(&self, template: &ChatTemplate, messages: &[ChatMessage]) -> Result<Rendered, OpenError> {
+        Ok(template.render(messages, &self.tokenizer)?)
+    }
+
+    /// Refuses a text that cannot fit however well it tokenizes, before any time is spent on it.
+    fn refuse_enormous(&self, bytes: usize) -> Result<(), OpenError> {
+        let prompt_tokens = self.tokenizer.tokens_min(bytes);
+        let context_tokens = self.facts.context_tokens;
+        if prompt_tokens < context_tokens {
+            return Ok(());
+        }
+        Err(OpenError::ContextExceeded { prompt_tokens, context_tokens })
+    }
+
+    /// How many tokens the answer may have.
+    fn tokens_max(&self, prompt_tokens: usize, max_tokens: Option<u32>) -> Result<usize, OpenError> {
+        let context_tokens = self.facts.context_tokens;
+        let room = context_tokens.saturating_sub(prompt_tokens);
+        if room == 0 {
+            return Err(OpenError::ContextExceeded { prompt_tokens, context_tokens });
+        }
+        match max_tokens {
+            Some(max_tokens) if max_tokens as usize > room => {
+                Err(OpenError::MaxTokensBeyondContext { max_tokens, prompt_tokens, context_tokens, room })
+            }
+            Some(max_tokens) => Ok(max_tokens as usize),
+            None => Ok(room),
+        }
+    }
+}
+
+fn check_threads(wanted: NonZeroUsize) -> Result<(), LoadError> {
+    let found = threads_in_effect();
+    if wanted == found {
+        return Ok(());
+    }
+    Err(LoadError::Threads { wanted, found })
+}
+
+fn architecture(file: &MappedGguf) -> Result<String, LoadError> {
+    const KEY: &str = "general.architecture";
+    let metadata = file.gguf().metadata();
+    let architecture = metadata
+        .string(KEY)
+        .and_then(|value| Metadata::required(KEY, value))
+        .map_err(|source| LoadError::Gguf { path: file.path().to_owned(), source })?;
+    if architecture == "llama" {
+        return Ok(architecture.to_owned());
+    }
+    Err(LoadError::UnsupportedArchitecture { path: file.path().to_owned(), architecture: architecture.to_owned() })
+}
+
+fn chat_template(file: &MappedGguf) -> Result<Option<ChatTemplate>, LoadError> {
+    let source = file
+        .gguf()
+        .metadata()
+        .string("tokenizer.chat_template")
+        .map_err(|source| LoadError::Gguf { path: file.path().to_owned(), source })?;
+    source
+        .map(ChatTemplate::compile)
+        .transpose()
+        .map_err(|source| LoadError::Template { path: file.path().to_owned(), source })
+}
+
+fn validate_stop(stop: &[String]) -> Result<(), OpenError> {
+    let problem = if stop.len() > STOP_STRINGS_MAX {
+        format!("has {} strings; {STOP_STRINGS_MAX} at most are possible", stop.len())
+    } else if stop.iter().any(String::is_empty) {
+        "has an empty string; leave it out".to_owned()
+    } else if let Some(long) = stop.iter().find(|stop| stop.len() > STOP_BYTES_MAX) {
+        format!("has a string of {} bytes; {STOP_BYTES_MAX} at most are possible", long.len())
+    } else {
+        return Ok(());
+    };
+    Err(OpenError::InvalidStop { problem })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! Asks all replicas how they are.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use halm_protocol::{ReplicaName, ReplicaStatus, subject};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{Client, ClientError};
+
+/// What the replicas said.
+#[derive(Debug, Clone, Default)]
+pub struct Replicas {
+    /// Those that answered, by name.
+    pub answered: Vec<ReplicaStatus>,
+    /// Those that others know and that did not answer.
+    pub silent: Vec<ReplicaName>,
+}
+
+impl Client {
+    /// Asks every replica for its status and waits until all that are known have answered, `within` at most.
+    ///
+    /// # Errors
+    /// If the broker does not take the question.
+    pub async fn replicas(&self, within: Duration) -> Result<Replicas, ClientError> {
+        let send = |error: &dyn std::fmt::Display| ClientError::Send(error.to_string());
+        let inbox = self.nats().new_inbox();
+        let mut answers = self.nats().subscribe(inbox.clone()).await.map_err(|error| send(&error))?;
+        self.nats()
+            .publish_with_reply(subject::STATUS, inbox, "".into())
+            .await
+            .map_err(|error| send(&error))?;
+        let until = Instant::now() + within;
+        let mut replicas = Replicas::default();
+        while let Ok(Some(message)) = timeout_at(until, answers.next()).await {
+            if message.status.is_some() {
+                // Nobody listens at all.
+                break;
+            }
+            replicas.answered.push(serde_json::from_slice(&message.payload)?);
+            replicas.settle();
+            if replicas.silent.is_empty() && replicas.answered.iter().any(|replica| !replica.peers.is_empty()) {
+                break;
+            }
+        }
+        replicas.answered.sort_by(|a, b| a.replica.cmp(&b.replica));
+        replicas.settle();
+        Ok(replicas)
+    }
+}
+
+impl Replicas {
+    fn settle(&mut self) {
+        let answered: BTreeSet<_> = self.answered.iter().map(|status| &status.replica).collect();
+        let known: BTreeSet<_> = self.answered.iter().flat_map(|status| &status.peers).collect();
+        self.silent = known.difference(&answered).map(|name| (*name).clone()).collect();
+    }
+}

@@ -1,0 +1,57 @@
+//! A claim on a job's token log. The sequence at which the broker stores it is the fencing token.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Incarnation, InvalidId, ReplicaName};
+
+/// Tells one's own claim from another's when the acknowledgement of a claim was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nonce(String);
+
+impl Nonce {
+    /// A nonce; unique per claim of one incarnation.
+    #[must_use]
+    pub fn new(incarnation: &Incarnation, counter: u64) -> Self {
+        Self(format!("{incarnation}-{counter}"))
+    }
+}
+
+/// What is written to `halm.v1.fence.<job>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Who claims.
+    pub replica: ReplicaName,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Tells this claim from every other.
+    pub nonce: Nonce,
+    /// Leases given so far, over all replicas.
+    pub attempts: u32,
+    /// Workers that died while they held this job, over all replicas. Only these count towards quarantine.
+    pub deaths: u32,
+}
+
+impl Claim {
+    /// Reads a claim.
+    ///
+    /// # Errors
+    /// If the bytes are no claim.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The bytes on the wire.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a claim has only strings and numbers")
+    }
+}
+
+impl TryFrom<(&str, u64)> for Nonce {
+    type Error = InvalidId;
+
+    fn try_from((incarnation, counter): (&str, u64)) -> Result<Self, InvalidId> {
+        Ok(Self::new(&Incarnation::try_from(incarnation)?, counter))
+    }
+}

@@ -1,0 +1,5 @@
+//! The `halm` binary.
+
+fn main() -> std::process::ExitCode {
+    halm::cli::main()
+}

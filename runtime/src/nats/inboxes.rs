@@ -1,0 +1,66 @@
+//! Final records and refusals, sent directly to a client.
+
+use std::time::Duration;
+
+use async_nats::client::RequestErrorKind;
+use async_nats::{HeaderMap, Request};
+use halm_actors::ports::{Inboxes, PortFuture};
+use halm_protocol::subject::Inbox;
+use halm_protocol::{Outcome, header};
+
+use super::link::Link;
+
+/// A listening inbox answers nothing; one without a listener is answered by the server at once. Silence for this long
+/// is a listener.
+const SILENCE_IS_CONSENT: Duration = Duration::from_millis(250);
+
+/// Client inboxes over NATS.
+#[derive(Clone)]
+pub struct NatsInboxes {
+    link: Link,
+}
+
+impl NatsInboxes {
+    /// Over this link.
+    #[must_use]
+    pub fn new(link: Link) -> Self {
+        Self { link }
+    }
+}
+
+impl Inboxes for NatsInboxes {
+    fn deliver(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<bool> {
+        let (link, inbox) = (self.link.clone(), inbox.as_str().to_owned());
+        let (headers, payload) = encode(outcome);
+        Box::pin(async move {
+            let Ok(client) = link.client() else { return false };
+            let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(SILENCE_IS_CONSENT));
+            match client.send_request(inbox, request).await {
+                Ok(_) => true,
+                Err(error) => match error.kind() {
+                    RequestErrorKind::TimedOut => true,
+                    RequestErrorKind::NoResponders
+                    | RequestErrorKind::InvalidSubject
+                    | RequestErrorKind::MaxPayloadExceeded
+                    | RequestErrorKind::Other => false,
+                },
+            }
+        })
+    }
+}
+
+/// Headers and payload of a final record.
+pub(super) fn encode(outcome: &Outcome) -> (HeaderMap, Vec<u8>) {
+    (error_headers(outcome), outcome.to_bytes())
+}
+
+/// What marks a final record as an error, as NATS services do.
+pub(super) fn error_headers(outcome: &Outcome) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Outcome::Refusal(refusal) = outcome {
+        // A header is one line.
+        headers.insert(header::SERVICE_ERROR, refusal.message.replace(['\r', '\n'], " "));
+        headers.insert(header::SERVICE_ERROR_CODE, refusal.code.status().to_string());
+    }
+    headers
+}

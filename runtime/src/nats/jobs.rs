@@ -1,0 +1,176 @@
+//! `HALM_JOBS`: admission into it, and one model's consumer of it.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, AckKind, consumer};
+use async_nats::{HeaderMap, Message};
+use futures_util::StreamExt;
+use halm_actors::ports::{
+    AckSubject, Admitted, Delivery, IntakeFault, JobIntake, JobQueue, JobSpec, PortFuture, Pulled,
+};
+use halm_protocol::subject::{self, Inbox};
+use halm_protocol::{Digest, ErrorCode, JobId, ModelToken, Refusal, Request, header, stream};
+
+use super::link::Link;
+use super::wire::{self, PublishFault};
+
+/// How long one pull waits for jobs. A drain waits for the pulls under way, so not long.
+const PULL_FOR: Duration = Duration::from_secs(3);
+/// The engine whose bits a job is pinned to. Changes whenever the same weights and seed may give another text.
+pub(crate) const ENGINE_REVISION: &str = concat!("candle-llama/", env!("CARGO_PKG_VERSION"));
+
+/// Where accepted jobs are put.
+#[derive(Clone)]
+pub struct NatsIntake {
+    link: Link,
+}
+
+impl NatsIntake {
+    /// Over this link.
+    #[must_use]
+    pub fn new(link: Link) -> Self {
+        Self { link }
+    }
+}
+
+impl JobIntake for NatsIntake {
+    fn admit(&self, job: &JobSpec) -> PortFuture<Result<Admitted, IntakeFault>> {
+        let link = self.link.clone();
+        let subject = subject::job(&job.model, subject::CLASS_INTERACTIVE);
+        let (headers, payload) = encode(job);
+        Box::pin(async move {
+            let client = link.client().map_err(IntakeFault::Unavailable)?;
+            match wire::publish(&client, subject, headers, payload).await {
+                Ok(stored) if stored.duplicate => Ok(Admitted::Duplicate),
+                Ok(_) => Ok(Admitted::Stored),
+                Err(PublishFault::Api(error)) if wire::FULL.contains(&error.err_code) => Err(IntakeFault::Full),
+                Err(PublishFault::Api(error)) => Err(IntakeFault::Unavailable(error.description)),
+                Err(PublishFault::NoStream) => Err(IntakeFault::Unavailable("the job stream is missing".to_owned())),
+                Err(PublishFault::Unknown(cause)) => Err(IntakeFault::Unavailable(cause)),
+            }
+        })
+    }
+}
+
+fn encode(job: &JobSpec) -> (HeaderMap, Vec<u8>) {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::MESSAGE_ID, job.id.as_str());
+    headers.insert(header::REPLY, job.inbox.as_str());
+    headers.insert(header::DIGEST, job.digest.as_str());
+    headers.insert(header::ENGINE, ENGINE_REVISION);
+    headers.insert(header::DEADLINE, job.deadline_unix_ms.to_string());
+    if let Some(traceparent) = &job.traceparent {
+        headers.insert(header::TRACEPARENT, traceparent.as_str());
+    }
+    let request = Request { seed: Some(job.seed), ..job.request.clone() };
+    (headers, request.to_bytes())
+}
+
+/// Reads a job as [`encode`] wrote it.
+fn decode(model: &ModelToken, message: &Message) -> Result<JobSpec, Refusal> {
+    let headers = message.headers.as_ref();
+    let get = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| value.as_str().to_owned());
+    let need = |name: &'static str| {
+        get(name).ok_or_else(|| Refusal::of_param(name, format!("the job has no {name} header")))
+    };
+    let wrong = |name: &'static str, error: &dyn std::fmt::Display| Refusal::of_param(name, error.to_string());
+    let request = Request::parse(&message.payload)?;
+    Ok(JobSpec {
+        id: JobId::try_from(need(header::MESSAGE_ID)?).map_err(|error| wrong(header::MESSAGE_ID, &error))?,
+        model: model.clone(),
+        seed: request.seed.ok_or_else(|| Refusal::of_param("seed", "the job has no seed"))?,
+        request,
+        digest: Digest::try_from(need(header::DIGEST)?).map_err(|error| wrong(header::DIGEST, &error))?,
+        inbox: Inbox::try_from(need(header::REPLY)?.as_str()).map_err(|error| wrong(header::REPLY, &error))?,
+        deadline_unix_ms: need(header::DEADLINE)?
+            .parse()
+            .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, format!("{}: {error}", header::DEADLINE)))?,
+        traceparent: get(header::TRACEPARENT),
+    })
+}
+
+/// One model's jobs.
+#[derive(Clone)]
+pub struct JobConsumer {
+    link: Link,
+    model: ModelToken,
+}
+
+impl JobConsumer {
+    /// Over this link.
+    #[must_use]
+    pub fn new(link: Link, model: ModelToken) -> Self {
+        Self { link, model }
+    }
+
+    fn send(&self, ack: &AckSubject, kind: AckKind) -> PortFuture<()> {
+        let (link, subject) = (self.link.clone(), ack.as_str().to_owned());
+        Box::pin(async move {
+            if let Ok(client) = link.client()
+                && let Err(error) = client.publish(subject, kind.into()).await
+            {
+                // The queue's ack wait stands behind every acknowledgement.
+                tracing::debug!(%error, "acknowledgement was not sent");
+            }
+        })
+    }
+}
+
+impl JobQueue for JobConsumer {
+    fn pull(
+        &self,
+        batch: usize,
+        deliver: Box<dyn Fn(Pulled) + Send + Sync>,
+    ) -> PortFuture<Result<usize, (usize, String)>> {
+        let (link, model) = (self.link.clone(), self.model.clone());
+        Box::pin(async move {
+            let client = link.client().map_err(|fault| (0, fault))?;
+            let context = jetstream::new(client);
+            let consumer: consumer::PullConsumer = context
+                .get_consumer_from_stream(model.as_str(), stream::JOBS)
+                .await
+                .map_err(|error| (0, error.to_string()))?;
+            let mut messages = consumer
+                .batch()
+                .max_messages(batch)
+                .expires(PULL_FOR)
+                .messages()
+                .await
+                .map_err(|error| (0, error.to_string()))?;
+            let mut got = 0;
+            while let Some(message) = messages.next().await {
+                let message = message.map_err(|error| (got, error.to_string()))?;
+                if let Some(pulled) = pulled(&model, &message).await {
+                    deliver(pulled);
+                    got += 1;
+                }
+            }
+            Ok(got)
+        })
+    }
+
+    fn ack(&self, delivery: &Delivery) -> PortFuture<()> {
+        self.send(&delivery.ack, AckKind::Ack)
+    }
+
+    fn progress(&self, delivery: &Delivery) -> PortFuture<()> {
+        self.send(&delivery.ack, AckKind::Progress)
+    }
+
+    fn nak(&self, ack: &AckSubject) -> PortFuture<()> {
+        self.send(ack, AckKind::Nak(None))
+    }
+}
+
+async fn pulled(model: &ModelToken, message: &jetstream::Message) -> Option<Pulled> {
+    let ack = message.reply.as_ref().and_then(|reply| AckSubject::parse(reply.as_str()))?;
+    let deliveries = message.info().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1));
+    match decode(model, &message.message) {
+        Ok(spec) => Some(Pulled::Job(Box::new(spec), Delivery { ack, deliveries })),
+        Err(refusal) => {
+            // It can never run: out of the queue with it.
+            let _ = message.ack_with(AckKind::Term).await;
+            Some(Pulled::NotAJob(refusal.to_string()))
+        }
+    }
+}

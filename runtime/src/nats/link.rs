@@ -1,0 +1,297 @@
+//! The connection: made once, checked, shared by all adapters.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use halm_actors::ports::{Broker, ConnectionEvent, PortFuture};
+use halm_protocol::ModelToken;
+
+use super::streams::{self, StreamLimits};
+use super::wire;
+
+/// The oldest server that can do what is needed: `Nats-Expected-Last-Subject-Sequence-Subject` and `Nats-TTL`.
+pub const SERVER_VERSION_MIN: (u32, u32, u32) = (2, 11, 0);
+
+/// A server that accepts and says nothing is given this long.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// The longest pause between two tries to reconnect: it is part of the gap that a client sees.
+const RECONNECT_AFTER_MAX: Duration = Duration::from_millis(250);
+/// Silence after which the client library asks whether the server still lives.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// How to prove who we are. The names are those of the `nats` command line.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// A credentials file (JWT and seed).
+    pub creds: Option<PathBuf>,
+    /// User name.
+    pub user: Option<String>,
+    /// Password of the user.
+    pub password: Option<String>,
+    /// A file with an NKey seed.
+    pub nkey: Option<PathBuf>,
+    /// A token.
+    pub token: Option<String>,
+    /// A certificate authority to trust, beside the system's.
+    pub ca: Option<PathBuf>,
+    /// Our certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+/// Where and how to connect.
+#[derive(Debug, Clone)]
+pub struct LinkSpec {
+    /// `nats://host:port`, several separated by commas.
+    pub url: String,
+    /// How to prove who we are.
+    pub credentials: Credentials,
+    /// How the server's operator sees us.
+    pub name: String,
+    /// Bounds and copies of the streams.
+    pub limits: StreamLimits,
+    /// Whose consumers must be there.
+    pub models: Vec<ModelToken>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectFault {
+    /// Nobody listens there.
+    #[error("no server answers at {url}: {cause}; start one, or set NATS_URL or --nats to where it is")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// Somebody listens and does not speak.
+    #[error("the server at {url} accepted the connection and did not answer within {} s; is it a NATS server?", CONNECT_WITHIN.as_secs())]
+    Silent {
+        /// Where.
+        url: String,
+    },
+    /// We are not let in.
+    #[error("the server at {url} refused the credentials; check NATS_USER and NATS_PASSWORD, NATS_CREDS, NATS_NKEY or NATS_TOKEN")]
+    Unauthorized {
+        /// Where.
+        url: String,
+    },
+    /// A file of the credentials cannot be used.
+    #[error("the file {} cannot be used: {cause}", path.display())]
+    CredentialsFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The server lacks what is needed.
+    #[error("the server at {url} is nats-server {version}; halm needs {}.{}.{} or newer", SERVER_VERSION_MIN.0, SERVER_VERSION_MIN.1, SERVER_VERSION_MIN.2)]
+    TooOld {
+        /// Where.
+        url: String,
+        /// What it says it is.
+        version: String,
+    },
+    /// The server keeps nothing.
+    #[error("the server at {url} has no JetStream for this account; start it with `-js`, or enable it for the account")]
+    NoJetStream {
+        /// Where.
+        url: String,
+    },
+    /// A stream or consumer cannot be made.
+    #[error("{0}")]
+    Streams(String),
+}
+
+type OnEvent = Box<dyn Fn(ConnectionEvent) + Send + Sync>;
+
+struct Inner {
+    spec: LinkSpec,
+    client: OnceLock<Client>,
+    /// Who hears of losses; a restarted connection actor replaces it.
+    on_event: Mutex<Option<OnEvent>>,
+}
+
+/// A connection to the broker, shared. Clones are the same connection.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+impl Link {
+    /// A link that is not connected yet.
+    #[must_use]
+    pub fn new(spec: LinkSpec) -> Self {
+        Self(Arc::new(Inner { spec, client: OnceLock::new(), on_event: Mutex::new(None) }))
+    }
+
+    /// The client, once [`Link::connect`] has succeeded.
+    ///
+    /// # Errors
+    /// A sentence for whoever asked too early.
+    pub fn client(&self) -> Result<Client, String> {
+        self.0.client.get().cloned().ok_or_else(|| "not connected yet".to_owned())
+    }
+
+    /// Connects and checks the server. A second call returns the connection that there is.
+    ///
+    /// # Errors
+    /// Why there is no connection, and what to do.
+    pub async fn connect(&self) -> Result<Client, ConnectFault> {
+        if let Some(client) = self.0.client.get() {
+            return Ok(client.clone());
+        }
+        let url = self.0.spec.url.clone();
+        let options = self.options().await?;
+        // The library bounds the TCP connection; a server that accepts and says nothing is bounded here.
+        let connecting = tokio::time::timeout(CONNECT_WITHIN, options.connect(addresses(&url)));
+        let client = match connecting.await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return Err(self.fault(&error)),
+            Err(_) => return Err(ConnectFault::Silent { url }),
+        };
+        let version = client.server_info().version.clone();
+        if parse_version(&version).is_none_or(|version| version < SERVER_VERSION_MIN) {
+            return Err(ConnectFault::TooOld { url, version });
+        }
+        if !wire::has_jetstream(&client).await {
+            return Err(ConnectFault::NoJetStream { url });
+        }
+        Ok(self.0.client.get_or_init(|| client).clone())
+    }
+
+    fn fault(&self, error: &async_nats::ConnectError) -> ConnectFault {
+        let url = self.0.spec.url.clone();
+        match error.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                ConnectFault::Unauthorized { url }
+            }
+            ConnectErrorKind::TimedOut => ConnectFault::Silent { url },
+            ConnectErrorKind::ServerParse
+            | ConnectErrorKind::Dns
+            | ConnectErrorKind::Tls
+            | ConnectErrorKind::Io
+            | ConnectErrorKind::MaxReconnects => ConnectFault::Unreachable { url, cause: error.to_string() },
+        }
+    }
+
+    async fn options(&self) -> Result<ConnectOptions, ConnectFault> {
+        let inner = Arc::downgrade(&self.0);
+        let mut options = ConnectOptions::new()
+            .name(&self.0.spec.name)
+            .connection_timeout(CONNECT_WITHIN)
+            .ping_interval(PING_EVERY)
+            .max_reconnects(None)
+            .reconnect_delay_callback(|tries| {
+                let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+                Duration::from_millis(5).saturating_mul(1 << tries.min(8)).min(RECONNECT_AFTER_MAX)
+            })
+            .event_callback(move |event| {
+                if let Some(inner) = inner.upgrade() {
+                    inner.tell(&event);
+                }
+                async {}
+            });
+        let credentials = &self.0.spec.credentials;
+        if let (Some(user), Some(password)) = (&credentials.user, &credentials.password) {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        if let Some(token) = &credentials.token {
+            options = options.token(token.clone());
+        }
+        if let Some(path) = &credentials.creds {
+            options = options.credentials(&read(path).await?).map_err(|cause| unusable(path, cause))?;
+        }
+        if let Some(path) = &credentials.nkey {
+            options = options.nkey(read(path).await?.trim().to_owned());
+        }
+        if let Some(path) = &credentials.ca {
+            options = options.add_root_certificates(path.clone());
+        }
+        if let (Some(cert), Some(key)) = (&credentials.cert, &credentials.key) {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+        Ok(options)
+    }
+}
+
+impl Inner {
+    fn tell(&self, event: &Event) {
+        let told = match event {
+            // The first connection is no restoration: nobody listens for it yet.
+            Event::Connected => ConnectionEvent::Restored,
+            Event::Disconnected => ConnectionEvent::Lost,
+            Event::LameDuckMode
+            | Event::Draining
+            | Event::Closed
+            | Event::SlowConsumer(_)
+            | Event::ServerError(_)
+            | Event::ClientError(_) => {
+                tracing::warn!(%event, "broker connection event");
+                return;
+            }
+        };
+        if self.client.get().is_none() {
+            return;
+        }
+        if let Ok(on_event) = self.on_event.lock()
+            && let Some(on_event) = on_event.as_ref()
+        {
+            on_event(told);
+        }
+    }
+}
+
+impl Broker for Link {
+    fn open(&self, event: OnEvent) -> PortFuture<Result<(), String>> {
+        let link = self.clone();
+        Box::pin(async move {
+            link.connect().await.map_err(|fault| fault.to_string())?;
+            if let Ok(mut on_event) = link.0.on_event.lock() {
+                *on_event = Some(event);
+            }
+            link.prepare().await
+        })
+    }
+
+    fn prepare(&self) -> PortFuture<Result<(), String>> {
+        let link = self.clone();
+        Box::pin(async move {
+            let client = link.client()?;
+            streams::prepare(&client, &link.0.spec.limits, &link.0.spec.models).await
+        })
+    }
+}
+
+fn addresses(urls: &str) -> Vec<String> {
+    urls.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
+    let plain = text.split(['-', '+']).next()?;
+    let mut numbers = plain.split('.').map(|part| part.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+async fn read(path: &PathBuf) -> Result<String, ConnectFault> {
+    tokio::fs::read_to_string(path).await.map_err(|cause| unusable(path, cause))
+}
+
+fn unusable(path: &std::path::Path, cause: std::io::Error) -> ConnectFault {
+    ConnectFault::CredentialsFile { path: path.to_owned(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_versions_compare_as_numbers() {
+        assert_eq!(parse_version("2.15.1"), Some((2, 15, 1)));
+        assert_eq!(parse_version("2.12.0-RC.1"), Some((2, 12, 0)));
+        assert!(parse_version("2.9.25") < Some(SERVER_VERSION_MIN));
+        assert_eq!(parse_version("nonsense"), None);
+    }
+}

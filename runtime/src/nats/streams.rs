@@ -1,0 +1,143 @@
+//! The streams and consumers, as they must be. Made if missing; one that is there is left as its operator set it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::Client;
+use async_nats::jetstream::consumer::{self, AckPolicy};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType,
+};
+use async_nats::jetstream::{self, Context};
+use halm_protocol::{ModelToken, stream, subject};
+
+/// Bounds of the streams.
+#[derive(Debug, Clone)]
+pub struct StreamLimits {
+    /// Copies of each stream: 1, or 3 in a cluster.
+    pub copies: usize,
+    /// Jobs that may wait per model and class; more are refused.
+    pub jobs_max: i64,
+    /// Bytes of the token log.
+    pub log_bytes_max: i64,
+    /// Bytes of stored outcomes.
+    pub outcomes_bytes_max: i64,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self { copies: 1, jobs_max: 1024, log_bytes_max: 1 << 30, outcomes_bytes_max: 1 << 30 }
+    }
+}
+
+/// A delivery that is neither acknowledged nor prolonged for this long is delivered to another. Shorter was measured to
+/// redeliver healthy jobs at every restart of a broker; peers notice a dead replica much sooner.
+pub(super) const ACK_WAIT: Duration = Duration::from_secs(15);
+/// A repeated job id is recognised by the job stream for this long; outcomes are remembered longer.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Unacknowledged deliveries of one consumer: far above what all replicas' slots add up to.
+const ACK_PENDING_MAX: i64 = 100_000;
+
+/// Makes what is missing.
+pub(super) async fn prepare(client: &Client, limits: &StreamLimits, models: &[ModelToken]) -> Result<(), String> {
+    let context = jetstream::new(client.clone());
+    for config in [jobs(limits), log(limits), done(limits)] {
+        let name = config.name.clone();
+        ensure(&context, config).await.map_err(|cause| format!("stream {name} could not be made: {cause}"))?;
+    }
+    for model in models {
+        let of_model = |cause: String| format!("the consumer of {model} could not be made: {cause}");
+        let jobs = context.get_stream(stream::JOBS).await.map_err(|error| of_model(error.to_string()))?;
+        let config = consumer(model);
+        let name = config.durable_name.clone().unwrap_or_default();
+        jobs.get_or_create_consumer(&name, config).await.map_err(|error| of_model(error.to_string()))?;
+    }
+    Ok(())
+}
+
+async fn ensure(context: &Context, config: Config) -> Result<(), String> {
+    let name = config.name.clone();
+    if context.get_stream(&name).await.is_ok() {
+        return Ok(());
+    }
+    match context.create_stream(config).await {
+        Ok(_) => Ok(()),
+        // Another replica may have made it in this moment, with a first sequence of its own.
+        Err(error) => match context.get_stream(&name).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(error.to_string()),
+        },
+    }
+}
+
+fn jobs(limits: &StreamLimits) -> Config {
+    Config {
+        name: stream::JOBS.to_owned(),
+        description: Some("accepted jobs, each until it is settled".to_owned()),
+        subjects: vec![subject::JOB_ALL.to_owned()],
+        retention: RetentionPolicy::WorkQueue,
+        storage: StorageType::File,
+        num_replicas: limits.copies,
+        max_messages_per_subject: limits.jobs_max,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        duplicate_window: DUPLICATE_WINDOW,
+        republish: Some(Republish {
+            source: subject::JOB_REPUBLISH.to_owned(),
+            destination: subject::ADMITTED_ALL.to_owned(),
+            headers_only: false,
+        }),
+        ..Config::default()
+    }
+}
+
+fn log(limits: &StreamLimits) -> Config {
+    // Fencing tokens must not repeat after the stream was lost and made anew, so they begin with the time.
+    let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    Config {
+        name: stream::LOG.to_owned(),
+        description: Some("fences and token records of unfinished jobs".to_owned()),
+        subjects: vec![subject::FENCE_ALL.to_owned(), subject::TOKENS_ALL.to_owned(), subject::LOG_ALL.to_owned()],
+        storage: StorageType::File,
+        num_replicas: limits.copies,
+        max_bytes: limits.log_bytes_max,
+        discard: DiscardPolicy::New,
+        allow_direct: true,
+        allow_message_ttl: true,
+        first_sequence: u64::try_from(first).ok(),
+        // One server flushes each append by itself, which costs more than it gives here: a lost tail is written again
+        // after the next fence. Servers before 2.12 do not know the setting and flush.
+        persist_mode: (limits.copies == 1).then_some(PersistenceMode::Async),
+        republish: Some(Republish {
+            source: subject::TOKENS_ALL.to_owned(),
+            destination: format!("{}>", subject::INBOX_PREFIX),
+            headers_only: false,
+        }),
+        ..Config::default()
+    }
+}
+
+fn done(limits: &StreamLimits) -> Config {
+    Config {
+        name: stream::DONE.to_owned(),
+        description: Some("outcomes of jobs".to_owned()),
+        subjects: vec![subject::DONE_ALL.to_owned()],
+        storage: StorageType::File,
+        num_replicas: limits.copies,
+        max_bytes: limits.outcomes_bytes_max,
+        discard: DiscardPolicy::New,
+        allow_direct: true,
+        allow_message_ttl: true,
+        ..Config::default()
+    }
+}
+
+fn consumer(model: &ModelToken) -> consumer::pull::Config {
+    consumer::pull::Config {
+        durable_name: Some(model.as_str().to_owned()),
+        filter_subject: subject::jobs_of(model),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: ACK_PENDING_MAX,
+        ..consumer::pull::Config::default()
+    }
+}

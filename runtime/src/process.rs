@@ -1,0 +1,70 @@
+//! Child processes: how workers and a local broker are started, heard and ended.
+//!
+//! Each child stands in a process group of its own, so that Ctrl-C in a terminal reaches the replica only, which then
+//! ends its children in order. Each dies with its parent, whatever killed that.
+
+mod broker;
+mod worker;
+
+pub use broker::{BrokerProgram, check_free, free_port};
+pub use worker::WorkerProgram;
+
+use std::collections::VecDeque;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, bail};
+use halm_actors::ports::Exit;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+
+/// Lines of standard error that are kept for the crash report.
+const STDERR_LINES_MAX: usize = 20;
+/// Bytes of such a line that are kept.
+const STDERR_LINE_BYTES_MAX: usize = 500;
+
+/// The last lines that a process wrote to standard error.
+#[derive(Clone, Default)]
+struct StderrTail(Arc<Mutex<VecDeque<String>>>);
+
+impl StderrTail {
+    /// Reads until the process closes it, keeping the tail and passing each line on.
+    async fn read(self, from: impl AsyncRead + Unpin, each: impl Fn(&str)) {
+        let mut lines = BufReader::new(from).split(b'\n');
+        while let Ok(Some(line)) = lines.next_segment().await {
+            let line: String = String::from_utf8_lossy(&line).chars().take(STDERR_LINE_BYTES_MAX).collect();
+            each(&line);
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == STDERR_LINES_MAX {
+                kept.pop_front();
+            }
+            kept.push_back(line);
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// Asks the system to kill this process with its parent, and checks that the parent still is the one that it was.
+///
+/// # Errors
+/// When it was orphaned before it could ask.
+pub fn die_with_parent(parent: u32) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("ask to be killed with the parent")?;
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if now != Some(parent) {
+        bail!("the parent process {parent} is gone");
+    }
+    Ok(())
+}
+
+fn exit(status: std::io::Result<ExitStatus>, stderr_tail: Vec<String>) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    match status {
+        Ok(status) => Exit { code: status.code(), signal: status.signal(), stderr_tail },
+        Err(_) => Exit { code: None, signal: None, stderr_tail },
+    }
+}

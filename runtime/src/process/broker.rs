@@ -1,0 +1,132 @@
+//! A local `nats-server`.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use halm_actors::ports::{BrokerProcess, PortFuture, StartedBroker};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use super::{StderrTail, exit};
+
+/// How long a server may take to listen: it reads its whole store first.
+const LISTENING_WITHIN: Duration = Duration::from_secs(20);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How to start a local broker.
+#[derive(Debug, Clone)]
+pub struct BrokerProgram {
+    /// Our own binary: it starts the server so that both die together.
+    pub halm: PathBuf,
+    /// The server's binary.
+    pub program: PathBuf,
+    /// Where it listens; a loopback address.
+    pub listen: SocketAddr,
+    /// Where it keeps its store.
+    pub dir: PathBuf,
+}
+
+impl BrokerProgram {
+    /// Writes the server's configuration.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn prepare(&self) -> std::io::Result<()> {
+        std::fs::create_dir_all(&self.dir)?;
+        std::fs::write(self.config_path(), self.config())
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.dir.join("nats-server.conf")
+    }
+
+    /// What an acknowledged message is worth is decided here: it is on the disk.
+    fn config(&self) -> String {
+        format!(
+            "# Written by halm at each start.\n\
+             server_name: halm-local\n\
+             listen: \"{}\"\n\
+             max_payload: 8MB\n\
+             jetstream {{\n  store_dir: {:?}\n  sync_interval: always\n}}\n",
+            self.listen,
+            self.dir.join("jetstream"),
+        )
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.halm);
+        command
+            .args(["run-with-parent", "--parent", &std::process::id().to_string(), "--"])
+            .arg(&self.program)
+            .arg("--config")
+            .arg(self.config_path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+    }
+}
+
+impl BrokerProcess for BrokerProgram {
+    fn start(&self) -> PortFuture<Result<StartedBroker, String>> {
+        let program = self.clone();
+        Box::pin(async move {
+            let mut child =
+                program.command().spawn().map_err(|error| format!("{}: {error}", program.program.display()))?;
+            let pid = child.id().ok_or("nats-server ended at once")?;
+            let stderr = child.stderr.take().ok_or("nats-server has no standard error")?;
+            let tail = StderrTail::default();
+            let mut run: PortFuture<String> = Box::pin(run(child, stderr, tail.clone(), pid));
+            tokio::select! {
+                how = &mut run => Err(format!("nats-server {how}{}", words(&tail))),
+                listening = listening(program.listen) => match listening {
+                    Ok(()) => Ok(StartedBroker { pid, run }),
+                    Err(()) => Err(format!("nats-server does not listen at {}{}", program.listen, words(&tail))),
+                }
+            }
+        })
+    }
+}
+
+async fn run(mut child: Child, stderr: tokio::process::ChildStderr, tail: StderrTail, pid: u32) -> String {
+    let log = tail.clone().read(stderr, |line| tracing::debug!(pid, line, "nats-server said"));
+    let ((), status) = tokio::join!(log, child.wait());
+    exit(status, tail.lines()).to_string()
+}
+
+fn words(tail: &StderrTail) -> String {
+    let fatal = tail.lines().into_iter().rev().find(|line| line.contains("[FTL]") || line.contains("[ERR]"));
+    fatal.map(|line| format!("; it said: {line}")).unwrap_or_default()
+}
+
+async fn listening(address: SocketAddr) -> Result<(), ()> {
+    let until = tokio::time::Instant::now() + LISTENING_WITHIN;
+    while tokio::time::Instant::now() < until {
+        if TcpStream::connect(address).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(())
+}
+
+/// A port on loopback that nobody uses in this moment.
+///
+/// # Errors
+/// When the system has none.
+pub fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// Whether nobody listens at an address yet.
+///
+/// # Errors
+/// When somebody does, or the address is not ours.
+pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
+    TcpListener::bind(address).map(drop)
+}

@@ -1,0 +1,130 @@
+//! The worker process: the other end of the pipe.
+//!
+//! Three threads. One reads commands from standard input and ends the process when that closes. One beats, whatever the
+//! computing one does. The main one computes: one unit of work for one job, then one for the next, so that jobs share
+//! the worker fairly. Standard output is the protocol's alone; whatever a library prints goes to standard error.
+//!
+//! It never decides: what its failures mean is decided by those who read them.
+
+mod jobs;
+mod output;
+mod pulse;
+
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use halm_models::{LoadOptions, Model};
+use halm_protocol::Digest;
+use halm_protocol::worker::{Command, Event, declared_length, decode};
+
+use crate::process;
+use jobs::Jobs;
+use output::Output;
+use pulse::Pulse;
+
+/// Between two beats. A worker counts as hung after a second at least, so a few may be late.
+const BEAT_EVERY: Duration = Duration::from_millis(200);
+/// Below the runtime, so that compute never starves a heartbeat.
+const NICENESS: i32 = 5;
+
+/// What a worker process is started with.
+#[derive(Debug, Clone)]
+pub struct WorkerSpec {
+    /// The weights.
+    pub weights: PathBuf,
+    /// What they should be.
+    pub digest: Digest,
+    /// Threads to compute with.
+    pub threads: NonZeroUsize,
+    /// Most tokens of prompt and answer; `None` for as many as the model can.
+    pub context_tokens_max: Option<usize>,
+    /// Who started it; a worker whose parent is another has been orphaned already.
+    pub parent: u32,
+}
+
+/// Runs a worker until it is told to stop, or its parent is gone.
+///
+/// # Errors
+/// When the model cannot be loaded, or an engine must not be trusted any more.
+pub fn run(spec: &WorkerSpec) -> anyhow::Result<()> {
+    process::die_with_parent(spec.parent)?;
+    let _ = rustix::process::nice(NICENESS);
+    let output = Arc::new(Output::take_stdout().context("take standard output for the protocol")?);
+    let pulse = Arc::new(Pulse::new());
+    beat(Arc::clone(&output), Arc::clone(&pulse), spec.digest.clone());
+    let commands = read_commands();
+    let began = Instant::now();
+    let options = LoadOptions { threads: spec.threads, context_tokens_max: spec.context_tokens_max };
+    let model = Model::load(&spec.weights, &options)?;
+    if model.facts().threads != spec.threads {
+        bail!("computing with {} threads instead of {}", model.facts().threads, spec.threads);
+    }
+    output.send(&Event::Ready {
+        context_tokens: u32::try_from(model.facts().context_tokens).unwrap_or(u32::MAX),
+        load_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+    })?;
+    serve(&commands, Jobs::new(model, output, pulse))
+}
+
+fn serve(commands: &Receiver<Command>, mut jobs: Jobs) -> anyhow::Result<()> {
+    loop {
+        // With nothing to compute, wait; otherwise take what is there and go on.
+        let command = if jobs.is_empty() {
+            commands.recv_timeout(Duration::from_secs(3600)).map_err(|error| error == RecvTimeoutError::Disconnected)
+        } else {
+            commands.try_recv().map_err(|error| error == TryRecvError::Disconnected)
+        };
+        match command {
+            Ok(Command::Start(work)) => jobs.start(*work)?,
+            Ok(Command::Cancel { lease }) => jobs.cancel(lease),
+            Ok(Command::Shutdown) | Err(true) => return Ok(()),
+            Err(false) => jobs.advance()?,
+        }
+    }
+}
+
+fn beat(output: Arc<Output>, pulse: Arc<Pulse>, digest: Digest) {
+    std::thread::spawn(move || {
+        loop {
+            let event = Event::Beat {
+                pid: std::process::id(),
+                build: env!("CARGO_PKG_VERSION").to_owned(),
+                digest: digest.clone(),
+                pulse: pulse.read(),
+            };
+            if output.send(&event).is_err() {
+                // The other end is gone, and so are we.
+                std::process::exit(0);
+            }
+            std::thread::sleep(BEAT_EVERY);
+        }
+    });
+}
+
+fn read_commands() -> Receiver<Command> {
+    let (to, commands) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        while let Ok(command) = read_command(&mut stdin) {
+            if to.send(command).is_err() {
+                break;
+            }
+        }
+        // Nobody is left to compute for. At once: a forward pass may take long.
+        std::process::exit(0);
+    });
+    commands
+}
+
+fn read_command(from: &mut impl Read) -> anyhow::Result<Command> {
+    let mut head = [0; 4];
+    from.read_exact(&mut head)?;
+    let mut body = vec![0; declared_length(head)?];
+    from.read_exact(&mut body)?;
+    Ok(decode(&body)?)
+}

@@ -1,0 +1,3 @@
+//! What breaks halm: fixtures, faults, and a test per promise.
+
+pub mod weights;

@@ -1,0 +1,15 @@
+//! Real weights for tests: the program's own set-up fetches them.
+
+use std::path::PathBuf;
+
+use halm::assets::Assets;
+
+/// SmolLM2-135M-Instruct in Q4_1, fetched if it is not in the cache yet.
+///
+/// # Panics
+/// When it cannot be had; the message says what to do.
+#[must_use]
+pub fn smollm2() -> PathBuf {
+    let stored = Assets::open(None).and_then(|assets| assets.model("smollm2:135m", None));
+    stored.unwrap_or_else(|error| panic!("no weights: {error}")).path
+}
