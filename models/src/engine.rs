@@ -6,7 +6,7 @@
 //! [`crate::Model`].
 
 pub(crate) mod candle_llama;
-mod llama_shape;
+pub(crate) mod llama_shape;
 
 use std::fmt;
 use std::num::NonZeroUsize;

@@ -12,6 +12,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use crate::engine::candle_llama::CandleLlama;
+use crate::engine::llama_shape::Shape;
 use crate::engine::{Engine, StepError, threads_in_effect};
 use crate::generation::{Generation, GenerationSpec, Input, Opening, Progress};
 use crate::gguf::{MappedGguf, Metadata};
@@ -92,6 +93,22 @@ impl Model {
             threads: options.threads,
         };
         Ok(Self { facts, tokenizer, template, engine: Box::new(engine) })
+    }
+
+    /// Checks all of a file but the numbers in its weights: structure, architecture, tokenizer and template. Takes
+    /// milliseconds and no memory to speak of, so that a file which no worker could load is refused before any starts.
+    ///
+    /// # Errors
+    /// The [`LoadError`] that loading would end with.
+    pub fn inspect(path: &Path) -> Result<(), LoadError> {
+        let file = MappedGguf::open(path)?;
+        architecture(&file)?;
+        let tokenizer = Tokenizer::from_metadata(file.gguf().metadata())
+            .map_err(|source| LoadError::Tokenizer { path: path.to_owned(), source })?;
+        chat_template(&file)?;
+        Shape::read(file.gguf(), tokenizer.vocabulary() as u64)
+            .map_err(|source| LoadError::Gguf { path: path.to_owned(), source })?;
+        Ok(())
     }
 
     /// What is known about the model.

@@ -10,6 +10,7 @@ use halm_actors::dispatcher::DispatcherPorts;
 use halm_actors::pool::PoolSpec;
 use halm_actors::ports::{BrokerProcess, JobQueue};
 use halm_actors::replica::{Identity, ReplicaSpec};
+use halm_models::Model;
 use halm_protocol::{Digest, Incarnation, ModelToken, ReplicaName, RunsModel};
 
 use crate::assets::{Assets, StoredModel};
@@ -38,6 +39,8 @@ pub fn models(config: &Config, assets: &Assets) -> anyhow::Result<Vec<ServedMode
     let find = |model: &ModelConfig| {
         let given = (!model.path.as_os_str().is_empty()).then_some(model.path.as_path());
         let stored = assets.model(&model.name, given)?;
+        // A file that no worker could load is refused here, before anything starts.
+        Model::inspect(&stored.path)?;
         Ok(ServedModel { config: model.clone(), stored })
     };
     config.models.iter().map(find).collect()

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use halm::assets::Assets;
 
+/// SHA-256 of the weights of [`smollm2`].
+pub const SMOLLM2_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+
 /// SmolLM2-135M-Instruct in Q4_1, fetched if it is not in the cache yet.
 ///
 /// # Panics

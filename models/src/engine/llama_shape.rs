@@ -10,7 +10,7 @@ use crate::gguf::{Gguf, GgufError, Metadata};
 
 /// What the metadata says about the network's shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     blocks: u64,
     embedding: u64,
     feed_forward: u64,
@@ -23,7 +23,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Reads the shape and checks every tensor against it.
-    pub(super) fn read(gguf: &Gguf, vocabulary: u64) -> Result<Self, GgufError> {
+    pub(crate) fn read(gguf: &Gguf, vocabulary: u64) -> Result<Self, GgufError> {
         let metadata = gguf.metadata();
         refuse_what_candle_ignores(metadata)?;
         let heads = positive(metadata, "llama.attention.head_count")?;

@@ -124,7 +124,9 @@ fn done(limits: &StreamLimits) -> Config {
         storage: StorageType::File,
         num_replicas: limits.copies,
         max_bytes: limits.outcomes_bytes_max,
-        discard: DiscardPolicy::New,
+        // A full store forgets its oldest outcomes, which only a repeated request would ask for, and never keeps a job
+        // from being settled.
+        discard: DiscardPolicy::Old,
         allow_direct: true,
         allow_message_ttl: true,
         ..Config::default()

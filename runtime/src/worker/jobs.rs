@@ -16,6 +16,10 @@ use super::output::Output;
 use super::pulse::Pulse;
 use crate::telemetry::{self, SPAN_GENERATE};
 
+/// Tokens that a resumed job replays in one turn. Its client sees a gap until the replay is done, while the others' only
+/// grow a little slower.
+const REPLAYS_PER_TURN: usize = 4;
+
 struct Running {
     lease: Lease,
     generation: Generation,
@@ -84,16 +88,27 @@ impl Jobs {
         }
     }
 
+    fn step(&mut self, running: &mut Running) -> Result<Progress, StepError> {
+        self.pulse.step_began(running.prompt_rows.max(1));
+        let progress = running.span.in_scope(|| self.model.advance(&mut running.generation));
+        self.pulse.step_ended();
+        running.prompt_rows = 0;
+        progress
+    }
+
     /// Does one unit of work for the job whose turn it is.
     ///
     /// # Errors
     /// When the other end is gone, or the engine must not be trusted any more.
     pub(super) fn advance(&mut self) -> anyhow::Result<()> {
         let Some(mut running) = self.turns.pop_front() else { return Ok(()) };
-        self.pulse.step_began(running.prompt_rows.max(1));
-        let progress = running.span.in_scope(|| self.model.advance(&mut running.generation));
-        self.pulse.step_ended();
-        running.prompt_rows = 0;
+        let mut progress = self.step(&mut running);
+        for _ in 1..REPLAYS_PER_TURN {
+            if !matches!(progress, Ok(Progress::Replayed { .. })) {
+                break;
+            }
+            progress = self.step(&mut running);
+        }
         let lease = running.lease;
         match progress {
             Ok(Progress::Prefilled { .. } | Progress::Replayed { .. }) => self.turns.push_back(running),
