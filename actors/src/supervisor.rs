@@ -31,7 +31,8 @@ pub use intensity::Intensity;
 pub use names::{CHILD_ID_BYTES_MAX, ChildId, ChildPath, InvalidId};
 pub use policy::{AutoShutdown, CHILDREN_MAX, ChildKind, Policy, Restart, Settings, Shutdown, SpecError, Strategy};
 pub use protocol::{
-    Action, Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, Report, RunId, TimerId,
+    Action, Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, Report, RunId,
+    TimerId,
 };
 pub use root::{CHANGE_WAIT_MAX, CallFailed, Ended, QUESTION_WAIT_MAX, Root, StartError, Supervisor, SupervisorRef};
 pub use shell::SupervisorMsg;

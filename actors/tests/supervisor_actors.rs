@@ -18,7 +18,8 @@ const SOON: Duration = Duration::from_millis(50);
 #[tokio::test]
 async fn a_panic_in_a_handler_restarts_the_child_and_is_reported_as_that_panic() {
     let diary = Diary::new();
-    let root = Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
+    let root =
+        Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
     diary.send("a", ProbeMsg::Panic("boom"));
     diary.reads(&["a up", "a gone", "a up"]).await;
     assert_eq!(last_report(&root, "root/a", 1).await, ("panicked in handle: boom".to_owned(), "restart".to_owned()));
@@ -29,7 +30,8 @@ async fn a_panic_in_a_handler_restarts_the_child_and_is_reported_as_that_panic()
 #[tokio::test]
 async fn an_error_from_a_handler_and_a_panic_in_a_task_are_told_apart() {
     let diary = Diary::new();
-    let root = Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
+    let root =
+        Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
     diary.send("a", ProbeMsg::Fail("no luck"));
     diary.contains_times("a up", 2).await;
     assert_eq!(last_report(&root, "root/a", 1).await.0, "failed in handle: no luck");
@@ -111,7 +113,8 @@ async fn questions_are_answered_while_a_start_hangs_and_the_hung_start_is_droppe
 #[tokio::test]
 async fn a_killed_child_is_restarted() {
     let diary = Diary::new();
-    let root = Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
+    let root =
+        Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
     diary.address("a").get().expect("lives").kill();
     diary.contains_times("a up", 2).await;
     assert_eq!(last_report(&root, "root/a", 1).await, ("killed".to_owned(), "restart".to_owned()));
@@ -204,10 +207,7 @@ async fn a_tree_stops_leaf_by_leaf_in_reverse() {
     let diary = Diary::new();
     let mut root = Supervisor::start_root("root", nested(&diary)).await.expect("starts");
     root.shutdown().await;
-    diary.reads(&[
-        "first up", "w1 up", "w2 up", "last up", "last gone", "w2 gone", "w1 gone", "first gone",
-    ])
-    .await;
+    diary.reads(&["first up", "w1 up", "w2 up", "last up", "last gone", "w2 gone", "w1 gone", "first gone"]).await;
     assert_eq!(root.stopped().await, Ended::Shutdown);
 }
 
@@ -217,10 +217,7 @@ async fn a_tree_whose_root_is_stopped_by_ractor_stops_in_reverse_too() {
     let mut root = Supervisor::start_root("root", nested(&diary)).await.expect("starts");
     root.cell().stop(None);
     assert_eq!(root.stopped().await, Ended::Shutdown);
-    diary.reads(&[
-        "first up", "w1 up", "w2 up", "last up", "last gone", "w2 gone", "w1 gone", "first gone",
-    ])
-    .await;
+    diary.reads(&["first up", "w1 up", "w2 up", "last up", "last gone", "w2 gone", "w1 gone", "first gone"]).await;
 }
 
 #[tokio::test]
@@ -278,7 +275,8 @@ async fn a_supervisor_whose_child_fails_to_start_fails_to_start() {
     let diary = Diary::new();
     diary.plan("w2", 1, Act::PanicInPreStart);
     let error = Supervisor::start_root("root", nested(&diary)).await.expect_err("w2 cannot start");
-    let expected = "start root: child pool failed to start: child w2 failed to start: panicked in pre_start: boom in pre_start";
+    let expected =
+        "start root: child pool failed to start: child w2 failed to start: panicked in pre_start: boom in pre_start";
     assert_eq!(error.to_string(), expected);
     diary.reads(&["first up", "w1 up", "w2 gone", "w1 gone", "first gone"]).await;
 }
@@ -350,7 +348,8 @@ async fn dynamic_children_come_from_one_template_with_an_argument_each() {
 #[tokio::test]
 async fn an_address_follows_its_actor_from_incarnation_to_incarnation() {
     let diary = Diary::new();
-    let root = Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
+    let root =
+        Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
     let address = diary.address("a");
     let first = address.get().expect("lives");
     diary.send("a", ProbeMsg::Panic("boom"));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use halm_actors::supervisor::core::{Core, KILL_WAIT_MAX};
 use halm_actors::supervisor::{
     Action, AutoShutdown, Backoff, CallError, CallId, Change, ChildId, ChildKey, ChildKind, ChildStanding, Effect,
-    Ending, Event, ExitReason, Hook, Intensity, LAST_RESTARTS_MAX, Policy, Restart, RunId, Settings, Shutdown, SpecError,
-    Strategy, TimerId,
+    Ending, Event, ExitReason, Hook, Intensity, LAST_RESTARTS_MAX, Policy, Restart, RunId, Settings, Shutdown,
+    SpecError, Strategy, TimerId,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ impl Bench {
                 self.ending = Some(ending.clone());
                 return None;
             }
-            Effect::Forget { .. } => return None,
+            Effect::Forget { .. } | Effect::Abandon { .. } => return None,
         };
         let line = format!("{verb} {}", self.names[&self.runs[&run]]);
         let deaf = self.deaf.contains(&line.as_str());
@@ -145,7 +145,8 @@ impl Bench {
 
     fn wait(&mut self, wait: Duration) {
         let until = self.now + wait;
-        while let Some((timer, due)) = self.timers.iter().map(|(timer, due)| (*timer, *due)).min_by_key(|(_, due)| *due) {
+        while let Some((timer, due)) = self.timers.iter().map(|(timer, due)| (*timer, *due)).min_by_key(|(_, due)| *due)
+        {
             if due > until {
                 break;
             }
@@ -290,7 +291,8 @@ fn one_for_all_stops_all_in_reverse_and_forgets_the_temporary() {
 
 #[test]
 fn rest_for_one_stops_the_later_ones_in_reverse() {
-    let mut bench = Bench::booted(settings(Strategy::RestForOne), &[policy("a"), policy("b"), policy("c"), policy("d")]);
+    let mut bench =
+        Bench::booted(settings(Strategy::RestForOne), &[policy("a"), policy("b"), policy("c"), policy("d")]);
     bench.exit("b", boom());
     assert_eq!(bench.diary(), ["restart b", "stop d", "stop c", "start b", "start c", "start d"]);
 }
@@ -352,7 +354,11 @@ fn backoff_delays_a_restart_and_does_not_hide_a_crash_loop() {
 #[test]
 fn a_quiet_time_resets_the_backoff() {
     let backoff = Backoff { first: SECOND, max: SECOND * 600, reset_after: SECOND * 60 };
-    let bearing = Settings { backoff, intensity: Intensity { restarts_max: 100, period: SECOND }, ..settings(Strategy::OneForOne) };
+    let bearing = Settings {
+        backoff,
+        intensity: Intensity { restarts_max: 100, period: SECOND },
+        ..settings(Strategy::OneForOne)
+    };
     let mut bench = Bench::booted(bearing, &[policy("a")]);
     let mut longest = |quiet: Duration| {
         let mut longest = Duration::ZERO;
@@ -440,7 +446,8 @@ fn dynamic_children_stop_all_at_once_and_are_forgotten() {
 
 #[test]
 fn the_last_restarts_keep_their_reasons() {
-    let bearing = Settings { intensity: Intensity { restarts_max: 100, period: SECOND }, ..settings(Strategy::OneForOne) };
+    let bearing =
+        Settings { intensity: Intensity { restarts_max: 100, period: SECOND }, ..settings(Strategy::OneForOne) };
     let mut bench = Bench::booted(bearing, &[policy("a")]);
     for number in 0..20 {
         bench.exit("a", ExitReason::Stopped { reason: number.to_string() });
@@ -460,7 +467,10 @@ fn what_otp_refuses_is_refused() {
     assert_eq!(check(any, &[policy("a"), policy("a")]), Err(SpecError::DuplicateId(named("a"))));
     assert_eq!(check(any, &[significant]), Err(SpecError::SignificantPermanent(named("a"))));
     let quiet = settings(Strategy::OneForOne);
-    assert_eq!(check(quiet, std::slice::from_ref(&transient)), Err(SpecError::SignificantWithoutAutoShutdown(named("a"))));
+    assert_eq!(
+        check(quiet, std::slice::from_ref(&transient)),
+        Err(SpecError::SignificantWithoutAutoShutdown(named("a")))
+    );
     assert_eq!(check(no_period, &[]), Err(SpecError::ZeroPeriod));
     assert_eq!(check(settings(Strategy::Dynamic), &[]), Err(SpecError::Template(0)));
     assert_eq!(check(any, &[transient]), Ok(()));

@@ -59,8 +59,11 @@ fn mix(counter: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff =
-        Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1), reset_after: Duration::from_secs(60) };
+    const BACKOFF: Backoff = Backoff {
+        first: Duration::from_millis(100),
+        max: Duration::from_secs(1),
+        reset_after: Duration::from_secs(60),
+    };
 
     #[test]
     fn the_bound_doubles_up_to_its_maximum() {

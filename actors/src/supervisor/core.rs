@@ -219,8 +219,9 @@ impl Core {
         let Some(at) = self.table.iter().position(|child| child.timer() == Some(timer)) else { return };
         match self.table[at].state {
             State::Starting { .. } => self.cancel_start(at, Cancelled::TimedOut),
-            State::Cancelling { why, .. } => {
+            State::Cancelling { run, why, .. } => {
                 self.report(at, ExitReason::Unkillable, None, Action::Abandon);
+                self.effects.push(Effect::Abandon { run });
                 self.start_cancelled(at, why, now);
             }
             State::Stopping { run, since, killed: false, late, .. } => {
@@ -228,9 +229,10 @@ impl Core {
                 let timer = Some(self.set_timer(KILL_WAIT_MAX));
                 self.table[at].state = State::Stopping { run, since, killed: true, timer, late };
             }
-            State::Stopping { since, killed: true, late, .. } => {
+            State::Stopping { run, since, killed: true, late, .. } => {
                 let uptime = now.saturating_sub(since);
                 self.report(at, ExitReason::Unkillable, Some(uptime), Action::Abandon);
+                self.effects.push(Effect::Abandon { run });
                 match late {
                     Some(why) => self.start_cancelled(at, why, now),
                     None => self.settle_stopped(at, ExitReason::Unkillable),

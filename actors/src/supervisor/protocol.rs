@@ -167,6 +167,12 @@ pub enum Effect {
         /// Which.
         run: RunId,
     },
+    /// A killed child, or a cancelled start, did not end in time: nobody may find it any more. What it still reports is
+    /// ignored.
+    Abandon {
+        /// Which.
+        run: RunId,
+    },
     /// Report when this time is over.
     SetTimer {
         /// The timer's id.

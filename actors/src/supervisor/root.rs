@@ -278,11 +278,7 @@ impl SupervisorRef {
         Ok(id)
     }
 
-    async fn ask<T>(
-        &self,
-        within: Duration,
-        message: impl FnOnce(oneshot::Sender<T>) -> Msg,
-    ) -> Result<T, CallFailed> {
+    async fn ask<T>(&self, within: Duration, message: impl FnOnce(oneshot::Sender<T>) -> Msg) -> Result<T, CallFailed> {
         let (reply, answer) = oneshot::channel();
         self.0.send_message(SupervisorMsg(message(reply))).map_err(|_| CallFailed::Gone)?;
         match timeout(within, answer).await {

@@ -195,7 +195,8 @@ impl Actor for Shell {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorTerminated(cell, remains, text) => {
-                let told = remains.and_then(|mut remains| remains.take::<State>().ok()).and_then(|child| child.epitaph());
+                let told =
+                    remains.and_then(|mut remains| remains.take::<State>().ok()).and_then(|child| child.epitaph());
                 let reason = told.unwrap_or_else(|| ExitReason::from_stop_text(text.as_deref()));
                 state.child_exited(cell.get_id(), reason)?;
             }
@@ -293,6 +294,12 @@ impl State {
             Effect::Kill { run } => {
                 if let Some(Run::Living(child)) = self.runs.get(&run) {
                     child.cell.kill();
+                }
+            }
+            Effect::Abandon { run } => {
+                if let Some(Run::Living(_)) = self.runs.get(&run) {
+                    // Dropping it empties its address. A start that was abandoned has still to report, and be dropped.
+                    self.runs.remove(&run);
                 }
             }
             Effect::SetTimer { timer, after } => {

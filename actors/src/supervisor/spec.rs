@@ -296,6 +296,9 @@ impl fmt::Debug for ChildSpec {
 
 impl fmt::Debug for StartContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StartContext").field("path", &self.path).field("incarnation", &self.incarnation).finish_non_exhaustive()
+        f.debug_struct("StartContext")
+            .field("path", &self.path)
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
     }
 }

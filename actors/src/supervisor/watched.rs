@@ -88,11 +88,7 @@ impl<A: Actor> Actor for Watched<A> {
         watch(Hook::PreStart, async { self.0.pre_start(myself, arguments).await }).await
     }
 
-    async fn post_start(
-        &self,
-        myself: ActorRef<Self::Msg>,
-        state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         watch(Hook::PostStart, async { self.0.post_start(myself, state).await }).await
     }
 

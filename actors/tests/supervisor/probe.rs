@@ -207,7 +207,7 @@ pub(crate) fn patient(strategy: Strategy) -> SupervisorSpec {
 }
 
 /// Waits until the last crash report is about this, and returns its reason and action.
-pub async fn last_report(root: &Root, path: &str, count: usize) -> (String, String) {
+pub(crate) async fn last_report(root: &Root, path: &str, count: usize) -> (String, String) {
     let reports = timeout(PATIENCE, async {
         loop {
             let reports = root.crash_reports();

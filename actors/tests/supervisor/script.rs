@@ -4,11 +4,15 @@
 use std::time::Duration;
 
 use halm_actors::supervisor::{
-    AutoShutdown, Backoff, ChildId, ChildKind, ExitReason, Hook, Intensity, Policy, Restart, Settings, Shutdown, Strategy,
+    AutoShutdown, Backoff, ChildId, ChildKind, ExitReason, Hook, Intensity, Policy, Restart, Settings, Shutdown,
+    Strategy,
 };
 
 const STEPS_MAX: u8 = 24;
 const BEHAVIOURS: usize = 24;
+
+/// After so many orders nothing arrives meanwhile, so that children that add children do not do so for ever.
+const BUSY_ORDERS: usize = 100;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
@@ -18,6 +22,8 @@ pub(crate) struct Script {
     pub(crate) steps: Vec<Step>,
     /// Used in turn, one for each start or stop that is ordered.
     behaviours: Vec<Behaviour>,
+    /// The same, undisturbed.
+    calm: Vec<Behaviour>,
 }
 
 /// Time passes, then something arrives.
@@ -157,8 +163,7 @@ impl Tape<'_> {
 impl Script {
     pub(crate) fn decode(tape: &[u8]) -> Self {
         let mut tape = Tape(tape);
-        let strategy =
-            tape.pick(&[Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne, Strategy::Dynamic]);
+        let strategy = tape.pick(&[Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne, Strategy::Dynamic]);
         let auto_shutdown =
             tape.pick(&[AutoShutdown::Never, AutoShutdown::AnySignificant, AutoShutdown::AllSignificant]);
         let backoff = Backoff {
@@ -169,10 +174,7 @@ impl Script {
         let settings = Settings {
             strategy,
             auto_shutdown,
-            intensity: Intensity {
-                restarts_max: tape.pick(&[3, 0, 1, 2, 5, 9]),
-                period: Duration::from_millis(1000),
-            },
+            intensity: Intensity { restarts_max: tape.pick(&[3, 0, 1, 2, 5, 9]), period: Duration::from_millis(1000) },
             backoff: tape.pick(&[Backoff::NONE, backoff]),
         };
         let count = if strategy == Strategy::Dynamic { 1 } else { usize::from(tape.below(5)) };
@@ -184,13 +186,15 @@ impl Script {
                 Step { wait, arrival: tape.arrival(auto_shutdown) }
             })
             .collect();
-        let behaviours = (0..BEHAVIOURS).map(|_| tape.behaviour(auto_shutdown)).collect();
-        Self { settings, children, seed, steps, behaviours }
+        let behaviours: Vec<Behaviour> = (0..BEHAVIOURS).map(|_| tape.behaviour(auto_shutdown)).collect();
+        let calm = behaviours.iter().map(|busy| Behaviour { meanwhile: Vec::new(), ..busy.clone() }).collect();
+        Self { settings, children, seed, steps, behaviours, calm }
     }
 
     /// How the child behaves that got the `order`th order.
     pub(crate) fn behaviour(&self, order: usize) -> &Behaviour {
-        &self.behaviours[order % BEHAVIOURS]
+        let behaviours = if order < BUSY_ORDERS { &self.behaviours } else { &self.calm };
+        &behaviours[order % BEHAVIOURS]
     }
 }
 

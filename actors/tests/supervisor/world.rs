@@ -116,9 +116,16 @@ impl<'a> World<'a> {
             } else if let Some(run) = self.outstanding.front().copied() {
                 self.step(run);
             } else {
-                return;
+                return self.check_timers();
             }
         }
+    }
+
+    /// When nothing is under way, the only timers are back-offs.
+    fn check_timers(&self) {
+        let views = self.core.children(self.now);
+        let waiting = views.iter().filter(|view| view.standing == ChildStanding::BackingOff).count();
+        assert!(self.timers.len() <= waiting, "timers left over: {:?} in {:?}", self.timers, self.log);
     }
 
     /// One small step of the child that got the oldest order.
@@ -262,6 +269,9 @@ impl<'a> World<'a> {
                 self.runs.get_mut(&run).expect("entered").stop = stop;
             }
             Effect::Kill { run } => self.kill(run),
+            Effect::Abandon { run } => {
+                self.runs.remove(&run).expect("only the living are abandoned");
+            }
             Effect::SetTimer { timer, after } => {
                 self.timers.insert(timer, self.now + after);
             }
@@ -272,20 +282,25 @@ impl<'a> World<'a> {
             Effect::Report(report) => {
                 self.log.push(format!("report {} {} {}", report.child, report.action.name(), report.reason));
                 match report.action {
-                    Action::Abandon => {
-                        let policies = &self.policies;
-                        self.runs.retain(|_, run| policies[&run.key].id != report.child);
-                    }
                     Action::Restart { after } => {
                         self.log.push(format!("delay {} {after:?}", report.child));
                         self.check_intensity();
                     }
-                    Action::Forget | Action::WasStopping | Action::Escalate | Action::AbortStart | Action::Refuse => {}
+                    Action::Forget
+                    | Action::WasStopping
+                    | Action::Escalate
+                    | Action::AbortStart
+                    | Action::Refuse
+                    | Action::Abandon => {}
                 }
             }
             Effect::Reply { call, answer } => {
                 assert!(self.unanswered.remove(&call), "{call:?} answered twice");
-                self.log.push(format!("reply {} {}", call.0, answer.map_or_else(|e| e.to_string(), |a| format!("{a:?}"))));
+                self.log.push(format!(
+                    "reply {} {}",
+                    call.0,
+                    answer.map_or_else(|e| e.to_string(), |a| format!("{a:?}"))
+                ));
             }
             Effect::Booted => self.log.push("booted".to_owned()),
             Effect::Terminate { ending } => {

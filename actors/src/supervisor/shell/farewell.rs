@@ -62,6 +62,7 @@ impl State {
                     }
                     Effect::Stop { .. }
                     | Effect::Kill { .. }
+                    | Effect::Abandon { .. }
                     | Effect::Forget { .. }
                     | Effect::Report(_)
                     | Effect::Reply { .. }
