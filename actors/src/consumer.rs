@@ -27,8 +27,13 @@ pub struct ConsumerStart {
 
 /// What a consumer is told.
 pub enum ConsumerMsg {
-    /// This many jobs, in all, may be on their way.
-    Demand(usize),
+    /// How many jobs the dispatcher has room for, having received so many.
+    Demand {
+        /// More jobs that it can take.
+        room: usize,
+        /// Deliveries that it has seen; what came later is not accounted for in `room` yet.
+        received: u64,
+    },
     /// A pull brought a job.
     Pulled(Box<JobSpec>, Delivery),
     /// A pull for `asked` jobs ended; `got` of them came.
@@ -51,8 +56,11 @@ pub struct Consumer;
 pub struct ConsumerState {
     start: ConsumerStart,
     tasks: Tasks,
-    /// Jobs that the dispatcher still has room for.
-    demand: usize,
+    /// Jobs that the dispatcher had room for when it had seen `received` deliveries.
+    room: usize,
+    received: u64,
+    /// Deliveries handed to the dispatcher. Invariant: `received <= delivered`, within one life of the dispatcher.
+    delivered: u64,
     /// Jobs asked for that have not come yet.
     outstanding: usize,
     draining: Vec<RpcReplyPort<()>>,
@@ -70,7 +78,16 @@ impl Actor for Consumer {
         start: ConsumerStart,
     ) -> Result<ConsumerState, ActorProcessingErr> {
         let tasks = Tasks::new(myself.get_cell());
-        Ok(ConsumerState { start, tasks, demand: 0, outstanding: 0, draining: Vec::new(), closed: false })
+        Ok(ConsumerState {
+            start,
+            tasks,
+            room: 0,
+            received: 0,
+            delivered: 0,
+            outstanding: 0,
+            draining: Vec::new(),
+            closed: false,
+        })
     }
 
     async fn post_start(
@@ -90,10 +107,10 @@ impl Actor for Consumer {
         state: &mut ConsumerState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ConsumerMsg::Demand(jobs) => state.demand = jobs,
+            ConsumerMsg::Demand { room, received } => (state.room, state.received) = (room, received),
             ConsumerMsg::Pulled(spec, delivery) => {
                 state.outstanding = state.outstanding.saturating_sub(1);
-                state.demand = state.demand.saturating_sub(1);
+                state.delivered += 1;
                 let _ = state.start.dispatcher.send(DispatcherMsg::Received(spec, delivery));
             }
             ConsumerMsg::PullEnded { asked, got, fault } => {
@@ -129,7 +146,8 @@ impl Actor for Consumer {
 
 impl ConsumerState {
     fn pull(&mut self, myself: &ActorRef<ConsumerMsg>) -> Result<(), TooManyTasks> {
-        let wanted = self.demand.saturating_sub(self.outstanding);
+        let unseen = usize::try_from(self.delivered.saturating_sub(self.received)).unwrap_or(usize::MAX);
+        let wanted = self.room.saturating_sub(unseen).saturating_sub(self.outstanding);
         if self.closed || wanted == 0 {
             return Ok(());
         }

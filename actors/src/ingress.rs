@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use halm_protocol::subject::Inbox;
 use halm_protocol::{ErrorCode, Outcome, Refusal, RunsModel};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, watch};
 
 pub use admission::{Heard, admit};
@@ -54,8 +54,12 @@ pub struct IngressStart {
 pub enum IngressMsg {
     /// A request came.
     Heard(Box<Heard>),
-    /// No more will come: a fault.
-    Deaf(String),
+    /// No more will come: after [`IngressMsg::Drain`], or as a fault.
+    Deaf(Result<(), String>),
+    /// Hear no more; answer when everything heard was stored or refused.
+    Drain(RpcReplyPort<()>),
+    /// A request was stored or refused.
+    Admitted,
 }
 
 /// The actor.
@@ -66,6 +70,9 @@ pub struct IngressState {
     start: IngressStart,
     tasks: Tasks,
     admitting: Arc<Semaphore>,
+    closing: watch::Sender<bool>,
+    deaf: bool,
+    drained: Vec<RpcReplyPort<()>>,
 }
 
 impl Actor for Ingress {
@@ -79,49 +86,38 @@ impl Actor for Ingress {
         start: IngressStart,
     ) -> Result<IngressState, ActorProcessingErr> {
         let mut tasks = Tasks::with_limit(myself.get_cell(), TASKS_MAX);
-        let to = myself.clone();
-        let listening = start.requests.listen(Box::new(move |heard| {
+        let (to, closing) = (myself.clone(), watch::Sender::new(false));
+        let hand_on = Box::new(move |heard| {
             let _ = to.cast(IngressMsg::Heard(Box::new(heard)));
-        }));
+        });
+        let listening = start.requests.listen(hand_on, closing.subscribe());
         tasks.spawn(async move {
             let _ = myself.cast(IngressMsg::Deaf(listening.await));
         })?;
-        Ok(IngressState { start, tasks, admitting: Arc::new(Semaphore::new(ADMITTING_MAX)) })
+        let admitting = Arc::new(Semaphore::new(ADMITTING_MAX));
+        Ok(IngressState { start, tasks, admitting, closing, deaf: false, drained: Vec::new() })
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<IngressMsg>,
+        myself: ActorRef<IngressMsg>,
         message: IngressMsg,
         state: &mut IngressState,
     ) -> Result<(), ActorProcessingErr> {
-        let heard = match message {
-            IngressMsg::Heard(heard) => heard,
-            IngressMsg::Deaf(why) => return Err(why.into()),
-        };
-        let Ok(inbox) = Inbox::try_from(heard.reply.as_str()) else {
-            // Nothing may be published anywhere else, whoever asks.
-            tracing::warn!(reply = heard.reply, "request without a plain inbox to answer to was dropped");
-            return Ok(());
-        };
-        let mut models = state.start.models.clone();
-        models.extend(state.start.known.borrow().models.iter().cloned());
-        match admit(&heard, &inbox, &models, state.start.deadline_default) {
-            Err(refusal) => state.refuse(&inbox, refusal)?,
-            Ok(job) => match Arc::clone(&state.admitting).try_acquire_owned() {
-                Err(_) => {
-                    let message = "too many requests are being admitted at once";
-                    let refusal = Refusal::new(ErrorCode::Overloaded, message).retry_after_ms(RETRY_AFTER_MS);
-                    state.refuse(&inbox, refusal)?;
-                }
-                Ok(permit) => {
-                    let (start, keyed) = (state.start.clone(), heard.key.is_some());
-                    state.tasks.spawn(async move {
-                        store(start, job, keyed).await;
-                        drop(permit);
-                    })?;
-                }
-            },
+        match message {
+            IngressMsg::Heard(heard) => state.hear(&heard, &myself)?,
+            IngressMsg::Deaf(Ok(())) => state.deaf = true,
+            IngressMsg::Deaf(Err(why)) => return Err(why.into()),
+            IngressMsg::Drain(reply) => {
+                state.closing.send_replace(true);
+                state.drained.push(reply);
+            }
+            IngressMsg::Admitted => {}
+        }
+        if state.deaf && state.admitting.available_permits() == ADMITTING_MAX {
+            for reply in state.drained.drain(..) {
+                let _ = reply.send(());
+            }
         }
         Ok(())
     }
@@ -138,13 +134,42 @@ impl Actor for Ingress {
 }
 
 impl IngressState {
-    fn refuse(&mut self, inbox: &Inbox, refusal: Refusal) -> Result<(), TooManyTasks> {
+    fn hear(&mut self, heard: &Heard, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
+        let Ok(inbox) = Inbox::try_from(heard.reply.as_str()) else {
+            // Nothing may be published anywhere else, whoever asks.
+            tracing::warn!(reply = heard.reply, "request without a plain inbox to answer to was dropped");
+            return Ok(());
+        };
+        let mut models = self.start.models.clone();
+        models.extend(self.start.known.borrow().models.iter().cloned());
+        match admit(heard, &inbox, &models, self.start.deadline_default) {
+            Err(refusal) => self.refuse(&inbox, refusal),
+            Ok(job) => match Arc::clone(&self.admitting).try_acquire_owned() {
+                Err(_) => {
+                    let message = "too many requests are being admitted at once";
+                    let refusal = Refusal::new(ErrorCode::Overloaded, message).retry_after_ms(RETRY_AFTER_MS);
+                    self.refuse(&inbox, refusal);
+                }
+                Ok(permit) => {
+                    let (start, keyed, myself) = (self.start.clone(), heard.key.is_some(), myself.clone());
+                    self.tasks.spawn(async move {
+                        store(start, job, keyed).await;
+                        drop(permit);
+                        let _ = myself.cast(IngressMsg::Admitted);
+                    })?;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, inbox: &Inbox, refusal: Refusal) {
         tracing::debug!(code = %refusal.code, param = refusal.param, "request refused");
-        let call = self.start.inboxes.deliver(inbox, &Outcome::Refusal(refusal));
-        self.tasks.spawn(async move {
-            // A requester that stopped listening needs no refusal.
-            let _ = call.await;
-        })
+        let sending = self.start.inboxes.send(inbox, &Outcome::Refusal(refusal));
+        if let Err(error) = self.tasks.spawn(sending) {
+            // A flood of bad requests must not take the good ones along.
+            tracing::warn!(%error, "refusal was not sent");
+        }
     }
 }
 
@@ -152,13 +177,13 @@ impl IngressState {
 async fn store(start: IngressStart, job: JobSpec, keyed: bool) {
     let until = tokio::time::Instant::now() + STORE_FOR;
     let refusal = loop {
-        if keyed && let Ok(Some(outcome)) = start.outcomes.read(&job.id).await {
-            let _ = start.inboxes.deliver(&job.inbox, &outcome).await;
+        if keyed && answered(&start, &job).await {
             return;
         }
         match start.intake.admit(&job).await {
             Ok(Admitted::Stored) => return,
-            Ok(Admitted::Duplicate) if !keyed => return,
+            // The same request again, while the first runs or after it ended.
+            Ok(Admitted::Duplicate) if answered(&start, &job).await || !keyed => return,
             Ok(Admitted::Duplicate) => {
                 let message = "a request with this key is running already; ask again for its answer";
                 break Refusal::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_AFTER_MS);
@@ -176,6 +201,12 @@ async fn store(start: IngressStart, job: JobSpec, keyed: bool) {
             Err(IntakeFault::Unavailable(_)) => tokio::time::sleep(STORE_EVERY).await,
         }
     };
-    let refusal = Outcome::Refusal(refusal.for_job(job.id.clone()));
-    let _ = start.inboxes.deliver(&job.inbox, &refusal).await;
+    start.inboxes.send(&job.inbox, &Outcome::Refusal(refusal.for_job(job.id.clone()))).await;
+}
+
+/// Answers with the stored outcome, if there is one.
+async fn answered(start: &IngressStart, job: &JobSpec) -> bool {
+    let Ok(Some(outcome)) = start.outcomes.read(&job.id).await else { return false };
+    start.inboxes.send(&job.inbox, &outcome).await;
+    true
 }

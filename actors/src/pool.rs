@@ -117,13 +117,13 @@ impl PoolSpec {
             max: Duration::from_secs(1),
             reset_after: Duration::from_secs(10),
         };
-        let spec = SupervisorSpec::new(Strategy::OneForOne)
-            .intensity(WORKER_RESTARTS.0, WORKER_RESTARTS.1)
-            .backoff(backoff);
+        let spec =
+            SupervisorSpec::new(Strategy::OneForOne).intensity(WORKER_RESTARTS.0, WORKER_RESTARTS.1).backoff(backoff);
         addresses.workers.iter().fold(spec, |spec, (worker, address)| {
             let start = WorkerStart {
                 worker: *worker,
                 process: Arc::clone(&self.process),
+                digest: self.model.digest.clone(),
                 dispatcher: addresses.dispatcher.clone(),
                 clock,
             };

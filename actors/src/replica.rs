@@ -19,6 +19,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join, join_all};
 use halm_protocol::{ActorStatus, Incarnation, JobStatus, ReplicaName, ReplicaStatus, RunsModel, WorkerStatus};
 use ractor::RpcReplyPort;
 use tokio::sync::{oneshot, watch};
@@ -45,7 +46,7 @@ const BROKER_RESTARTS: (u32, Duration) = (20, Duration::from_secs(60));
 /// Opening the connection, streams and consumers included; a cluster that is electing leaders needs some seconds.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 /// Starting a local broker that replays a large store.
-const BROKER_WITHIN: Duration = Duration::from_secs(30);
+const BROKER_WITHIN: Duration = Duration::from_secs(150);
 /// An actor that does not tell its status in this time is left out.
 const STATUS_WITHIN: Duration = Duration::from_millis(300);
 
@@ -140,12 +141,12 @@ impl Replica {
         self.draining.send_replace(true);
         let _ = self.addresses.peers.send(PeersMsg::Draining);
         let settled = async {
-            for pool in &self.addresses.pools {
-                let dispatcher = ask(&pool.dispatcher, DispatcherMsg::Drain);
-                let consumer = ask(&pool.consumer, ConsumerMsg::Drain);
-                dispatcher.await;
-                consumer.await;
-            }
+            ask(&self.addresses.ingress, IngressMsg::Drain).await;
+            let pools =
+                self.addresses.pools.iter().map(|pool| {
+                    join(ask(&pool.dispatcher, DispatcherMsg::Drain), ask(&pool.consumer, ConsumerMsg::Drain))
+                });
+            join_all(pools).await;
         };
         if timeout(grace, settled).await.is_err() {
             tracing::warn!("grace is over: jobs are handed over");

@@ -10,8 +10,8 @@ mod pulse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use halm_protocol::WorkerStatus;
 use halm_protocol::worker::{Command, Event as Said, Lease, Work};
+use halm_protocol::{Digest, WorkerStatus};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::address::Address;
@@ -31,6 +31,8 @@ pub struct WorkerStart {
     pub worker: WorkerId,
     /// Starts its process.
     pub process: Arc<dyn WorkerProcess>,
+    /// The weights that it must have loaded.
+    pub digest: Digest,
     /// Who gives it work.
     pub dispatcher: Address<DispatcherMsg>,
     /// The replica's clock.
@@ -142,8 +144,7 @@ impl Actor for Worker {
             }
             WorkerMsg::Status(reply) => {
                 let pid = state.process.as_ref().map(|process| process.pid());
-                let status =
-                    WorkerStatus { worker: state.start.worker.0, pid, ready: state.ready, jobs: Vec::new() };
+                let status = WorkerStatus { worker: state.start.worker.0, pid, ready: state.ready, jobs: Vec::new() };
                 let _ = reply.send(status);
             }
         }
@@ -194,7 +195,10 @@ impl WorkerState {
 
     fn hear(&mut self, said: Said) {
         let event = match said {
-            Said::Beat { pulse, .. } => {
+            Said::Beat { pulse, digest, .. } => {
+                if digest != self.start.digest {
+                    self.kill(WorkerEnded::Garbage(format!("it runs the weights {}", digest.short())));
+                }
                 self.pulse.heard(pulse, self.start.clock.now());
                 return;
             }
@@ -207,9 +211,7 @@ impl WorkerState {
             Said::Done { lease, text, reason, prompt_tokens } => {
                 Event::Done { lease, tail: text, reason, prompt_tokens }
             }
-            Said::Failed { lease, code, message, param, retry } => {
-                Event::Failed { lease, code, message, param, retry }
-            }
+            Said::Failed { lease, code, message, param, retry } => Event::Failed { lease, code, message, param, retry },
         };
         let _ = self.start.dispatcher.send(DispatcherMsg::Happened(event));
     }

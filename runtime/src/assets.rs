@@ -135,9 +135,7 @@ impl Assets {
     pub fn cached_model(&self, name: &str) -> Option<StoredModel> {
         let entry = catalogue::find(name)?;
         let path = self.cache.path(&CacheKey::model(entry));
-        self.cache
-            .has(&path, entry.bytes, entry.sha256)
-            .then(|| StoredModel::of(entry, path))
+        self.cache.has(&path, entry.bytes, entry.sha256).then(|| StoredModel::of(entry, path))
     }
 
     /// The weights that `entry` describes, from the cache or else from its sources.
@@ -186,23 +184,17 @@ impl Assets {
     }
 
     fn given_model(&self, name: &str, path: &Path) -> Result<StoredModel, AssetError> {
-        let fault = |fault| AssetError::Given {
-            path: path.to_owned(),
-            fault,
-        };
+        let fault = |fault| AssetError::Given { path: path.to_owned(), fault };
         let absolute = std::path::absolute(path).map_err(|e| fault(GivenFault::Unreadable(e)))?;
         if !starts_as_gguf(&absolute).map_err(|e| fault(GivenFault::Unreadable(e)))? {
             return Err(fault(GivenFault::NotGguf));
         }
         let sidecar = self.cache.sidecar_of_foreign(&absolute);
-        let seen =
-            stamp::digest(&absolute, &sidecar).map_err(|e| fault(GivenFault::Unreadable(e)))?;
+        let seen = stamp::digest(&absolute, &sidecar).map_err(|e| fault(GivenFault::Unreadable(e)))?;
         let entry = catalogue::find(name);
         Ok(StoredModel {
             name: entry.map_or(name, |e| e.name).to_owned(),
-            alias: entry
-                .map_or_else(|| catalogue::alias_of(name), |e| e.alias)
-                .to_owned(),
+            alias: entry.map_or_else(|| catalogue::alias_of(name), |e| e.alias).to_owned(),
             path: absolute,
             digest: seen.sha256,
             bytes: seen.bytes,
@@ -232,8 +224,6 @@ fn known(name: &str) -> Result<&'static ModelEntry, AssetError> {
 
 fn starts_as_gguf(path: &Path) -> std::io::Result<bool> {
     let mut head = Vec::with_capacity(GGUF_MAGIC.len());
-    File::open(path)?
-        .take(GGUF_MAGIC.len() as u64)
-        .read_to_end(&mut head)?;
+    File::open(path)?.take(GGUF_MAGIC.len() as u64).read_to_end(&mut head)?;
     Ok(head == GGUF_MAGIC)
 }

@@ -4,6 +4,7 @@
 //! [`Link`], which is connected when the tree starts and connects again by itself.
 
 mod beats;
+mod discovery;
 mod inboxes;
 mod jobs;
 mod link;

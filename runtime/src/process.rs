@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use halm_actors::ports::Exit;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 /// Lines of standard error that are kept for the crash report.
 const STDERR_LINES_MAX: usize = 20;
 /// Bytes of such a line that are kept.
-const STDERR_LINE_BYTES_MAX: usize = 500;
+const STDERR_LINE_BYTES_MAX: u64 = 500;
 
 /// The last lines that a process wrote to standard error.
 #[derive(Clone, Default)]
@@ -29,16 +29,28 @@ struct StderrTail(Arc<Mutex<VecDeque<String>>>);
 impl StderrTail {
     /// Reads until the process closes it, keeping the tail and passing each line on.
     async fn read(self, from: impl AsyncRead + Unpin, each: impl Fn(&str)) {
-        let mut lines = BufReader::new(from).split(b'\n');
-        while let Ok(Some(line)) = lines.next_segment().await {
-            let line: String = String::from_utf8_lossy(&line).chars().take(STDERR_LINE_BYTES_MAX).collect();
-            each(&line);
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == STDERR_LINES_MAX {
-                kept.pop_front();
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        loop {
+            // A line that never ends is cut: it must not grow here.
+            let mut rest = (&mut from).take(STDERR_LINE_BYTES_MAX);
+            line.clear();
+            match rest.read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
             }
-            kept.push_back(line);
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            each(&text);
+            self.keep(text);
         }
+    }
+
+    fn keep(&self, line: String) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == STDERR_LINES_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(line);
     }
 
     fn lines(&self) -> Vec<String> {

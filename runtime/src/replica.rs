@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use halm_actors::dispatcher::DispatcherPorts;
 use halm_actors::pool::PoolSpec;
 use halm_actors::ports::{BrokerProcess, JobQueue};
@@ -43,7 +43,13 @@ pub fn models(config: &Config, assets: &Assets) -> anyhow::Result<Vec<ServedMode
         Model::inspect(&stored.path)?;
         Ok(ServedModel { config: model.clone(), stored })
     };
-    config.models.iter().map(find).collect()
+    let models: Vec<ServedModel> = config.models.iter().map(find).collect::<anyhow::Result<_>>()?;
+    for (at, model) in models.iter().enumerate() {
+        if models[..at].iter().any(|other| other.stored.alias == model.stored.alias) {
+            bail!("the model {:?} is configured twice; name each once", model.stored.alias);
+        }
+    }
+    Ok(models)
 }
 
 /// Who this replica is.

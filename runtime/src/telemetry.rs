@@ -49,7 +49,11 @@ pub fn start(config: &TelemetryConfig, service: &'static str) -> anyhow::Result<
         LogFormat::Json => true,
     };
     let base = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let log = if json { base.json().flatten_event(true).boxed() } else { base.with_ansi(terminal).boxed() };
+    let log = if json {
+        base.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+    } else {
+        base.with_ansi(terminal).boxed()
+    };
     let provider = match config.otlp_endpoint.as_str() {
         "" => None,
         endpoint => Some(otlp::provider(endpoint, service)?),

@@ -14,7 +14,7 @@ use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -75,7 +75,7 @@ fn serve(commands: &Receiver<Command>, mut jobs: Jobs) -> anyhow::Result<()> {
     loop {
         // With nothing to compute, wait; otherwise take what is there and go on.
         let command = if jobs.is_empty() {
-            commands.recv_timeout(Duration::from_secs(3600)).map_err(|error| error == RecvTimeoutError::Disconnected)
+            commands.recv().map_err(|_| true)
         } else {
             commands.try_recv().map_err(|error| error == TryRecvError::Disconnected)
         };
@@ -110,21 +110,34 @@ fn read_commands() -> Receiver<Command> {
     let (to, commands) = mpsc::channel();
     std::thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
-        while let Ok(command) = read_command(&mut stdin) {
-            if to.send(command).is_err() {
-                break;
+        loop {
+            match read_command(&mut stdin) {
+                Ok(Some(command)) => {
+                    if to.send(command).is_err() {
+                        return;
+                    }
+                }
+                // Nobody is left to compute for. At once: a forward pass may take long.
+                Ok(None) => std::process::exit(0),
+                Err(error) => {
+                    eprintln!("halm worker: a command cannot be read: {error:#}");
+                    std::process::exit(1);
+                }
             }
         }
-        // Nobody is left to compute for. At once: a forward pass may take long.
-        std::process::exit(0);
     });
     commands
 }
 
-fn read_command(from: &mut impl Read) -> anyhow::Result<Command> {
+/// The next command; `None` when the pipe is closed, also in the middle of one.
+fn read_command(from: &mut impl Read) -> anyhow::Result<Option<Command>> {
     let mut head = [0; 4];
-    from.read_exact(&mut head)?;
+    if from.read_exact(&mut head).is_err() {
+        return Ok(None);
+    }
     let mut body = vec![0; declared_length(head)?];
-    from.read_exact(&mut body)?;
-    Ok(decode(&body)?)
+    if from.read_exact(&mut body).is_err() {
+        return Ok(None);
+    }
+    Ok(Some(decode(&body)?))
 }

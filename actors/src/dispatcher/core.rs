@@ -83,6 +83,8 @@ impl Core {
             Event::Received { spec, delivery, deadline } => self.receive(*spec, delivery, deadline, now, &mut out),
             Event::Finished { op, result } => self.finished(op, result, now, &mut out),
             Event::WorkerReady { worker } => {
+                // If it was ready before, it has died in between, and the word of it was lost.
+                self.worker_gone(worker, &mut out);
                 self.workers.insert(worker, BTreeSet::new());
             }
             Event::WorkerGone { worker } => self.worker_gone(worker, &mut out),

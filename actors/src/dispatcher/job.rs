@@ -1,11 +1,11 @@
 //! One job in the attempt table: what is in its log, what is computed, what is still to be told.
 
 use halm_protocol::worker::{Lease, Piece};
-use halm_protocol::{Chunk, Outcome};
+use halm_protocol::{Chunk, Incarnation, Nonce, Outcome};
 
 use super::{Op, WorkerId};
 use crate::moment::Moment;
-use crate::ports::{Delivery, JobSpec, LogRecord, LogTarget, Record, Sequence};
+use crate::ports::{Delivery, FenceRecord, JobSpec, LogRecord, LogTarget, Record, Sequence};
 
 /// Most tokens in one record: what a slow broker lets pile up goes out in a few records, each far below a payload's
 /// limit.
@@ -25,7 +25,7 @@ pub(super) enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LogState {
     ReadingFence { op: Op },
-    WritingFence { op: Op, expected: Option<Sequence> },
+    WritingFence { op: Op },
     ReadingOutcome { op: Op, fence: Sequence },
     ReadingLog { op: Op, fence: Sequence },
     Open { fence: Sequence, in_flight: Option<InFlight> },
@@ -68,6 +68,15 @@ pub(super) struct Made {
     pub(super) attempt: u32,
 }
 
+/// A claim of ours whose fate is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    /// What its nonce was made of.
+    pub(super) number: u64,
+    /// The claim that it was to replace.
+    pub(super) expected: Option<Sequence>,
+}
+
 /// One job.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -77,8 +86,9 @@ pub(super) struct Job {
     pub(super) log: LogState,
     pub(super) compute: Compute,
     pub(super) mode: Mode,
-    /// Number of our last claim whose fate we do not know.
-    pub(super) nonce: Option<u64>,
+    pub(super) written: Option<Written>,
+    /// Our last fencing token.
+    pub(super) fence: Option<Sequence>,
     /// Every token of the answer so far, those of earlier holders included.
     pub(super) made: Vec<Made>,
     /// How many of `made` are in the log. Invariant: `appended <= made.len()`.
@@ -89,6 +99,8 @@ pub(super) struct Job {
     pub(super) attempts: u32,
     /// Workers that died with this job, on any replica.
     pub(super) deaths: u32,
+    /// How many of them our last claim told.
+    pub(super) deaths_claimed: u32,
     /// Attempts that failed without a death, here.
     pub(super) failures: u32,
     pub(super) resumed_at: Vec<u32>,
@@ -120,13 +132,15 @@ impl Job {
             log: LogState::ReadingFence { op },
             compute: Compute::Unread,
             mode: Mode::TakeOver,
-            nonce: None,
+            written: None,
+            fence: None,
             made: Vec::new(),
             appended: 0,
             tail: String::new(),
             tail_appended: false,
             attempts: 0,
             deaths: 0,
+            deaths_claimed: 0,
             failures: 0,
             resumed_at: Vec::new(),
             doubt: false,
@@ -150,6 +164,14 @@ impl Job {
 
     pub(super) fn is_complete(&self) -> bool {
         matches!(self.compute, Compute::Complete(_))
+    }
+
+    /// Whether this is the claim that we wrote last. Its nonce alone does not tell: a dispatcher that was started again
+    /// counts from one, under the same incarnation.
+    pub(super) fn wrote(&self, record: &FenceRecord, incarnation: &Incarnation) -> bool {
+        self.written.is_some_and(|written| {
+            record.claim.nonce == Nonce::new(incarnation, written.number) && Some(record.sequence) > written.expected
+        })
     }
 
     /// The whole text so far.
@@ -188,12 +210,8 @@ impl Job {
         }
         let Compute::Complete(outcome) = &self.compute else { return None };
         if !self.tail.is_empty() && !self.tail_appended {
-            let chunk = Chunk {
-                job: self.spec.id.clone(),
-                offset: self.offset(),
-                tokens: Vec::new(),
-                text: self.tail.clone(),
-            };
+            let chunk =
+                Chunk { job: self.spec.id.clone(), offset: self.offset(), tokens: Vec::new(), text: self.tail.clone() };
             return Some((InFlightKind::Tail, Record::Chunk { chunk, attempt: self.attempts.max(1) }));
         }
         Some((InFlightKind::Final, Record::Final(outcome.clone())))
@@ -201,15 +219,16 @@ impl Job {
 
     /// Compares what the log holds with what we have, and takes over what it has more.
     pub(super) fn merge(&mut self, records: Vec<LogRecord>) -> Merged {
+        // An end that was told is the end, whatever else is wrong with the log.
+        if let Some(outcome) = records.iter().find_map(LogRecord::ending) {
+            return Merged::Ended(outcome.clone());
+        }
         let mut logged: Vec<Made> = Vec::new();
         let mut resumed_at = Vec::new();
         let mut tail = None;
         let mut last_attempt = None;
         for LogRecord { record, .. } in records {
-            let (chunk, attempt) = match record {
-                Record::Final(outcome) => return Merged::Ended(outcome),
-                Record::Chunk { chunk, attempt } => (chunk, attempt),
-            };
+            let Record::Chunk { chunk, attempt } = record else { continue };
             if chunk.offset != count(logged.len()) {
                 return Merged::Forked(format!("a record at offset {} after {} tokens", chunk.offset, logged.len()));
             }
@@ -239,9 +258,20 @@ impl Job {
         if logged.len() > self.made.len() || matches!(self.compute, Compute::Unread) {
             self.made = logged;
             self.resumed_at = resumed_at;
+            // A failure without a death is in no claim: the log may know of more attempts than the fence.
+            self.attempts = self.attempts.max(last_attempt.unwrap_or(0));
             return Merged::Ahead;
         }
         Merged::Behind
+    }
+}
+
+impl LogRecord {
+    fn ending(&self) -> Option<&Outcome> {
+        match &self.record {
+            Record::Final(outcome) => Some(outcome),
+            Record::Chunk { .. } => None,
+        }
     }
 }
 

@@ -26,6 +26,9 @@ const DELIVER_FOR: Duration = Duration::from_secs(10);
 /// Between two such offers.
 const DELIVER_EVERY: Duration = Duration::from_millis(200);
 
+/// Port calls and timers under way: a few for each job, and the final records on offer.
+const TASKS_MAX: usize = 4096;
+
 /// What the dispatcher calls.
 #[derive(Clone)]
 pub struct DispatcherPorts {
@@ -83,6 +86,9 @@ pub struct DispatcherState {
     timer: Option<Moment>,
     drained: Vec<RpcReplyPort<()>>,
     is_drained: bool,
+    /// Deliveries seen since the consumer began.
+    received: u64,
+    demand_changed: bool,
 }
 
 impl Actor for Dispatcher {
@@ -95,13 +101,17 @@ impl Actor for Dispatcher {
         myself: ActorRef<DispatcherMsg>,
         start: DispatcherStart,
     ) -> Result<DispatcherState, ActorProcessingErr> {
+        // What an earlier incarnation held is nobody's now.
+        let _ = start.peers.send(PeersMsg::Abandon(start.settings.model.clone()));
         Ok(DispatcherState {
             core: Core::new(start.settings.clone()),
             start,
-            tasks: Tasks::new(myself.get_cell()),
+            tasks: Tasks::with_limit(myself.get_cell(), TASKS_MAX),
             timer: None,
             drained: Vec::new(),
             is_drained: false,
+            received: 0,
+            demand_changed: false,
         })
     }
 
@@ -114,11 +124,15 @@ impl Actor for Dispatcher {
         let event = match message {
             DispatcherMsg::Happened(event) => event,
             DispatcherMsg::Received(spec, delivery) => {
+                state.received += 1;
+                state.demand_changed = true;
                 let deadline = state.start.clock.now() + until_unix(spec.deadline_unix_ms);
                 Event::Received { spec, delivery, deadline }
             }
             DispatcherMsg::TellDemand => {
-                let _ = state.start.consumer.send(ConsumerMsg::Demand(state.core.demand()));
+                // A new consumer counts from nothing, and so must we.
+                state.received = 0;
+                state.tell_demand();
                 return Ok(());
             }
             DispatcherMsg::Status(reply) => {
@@ -140,6 +154,9 @@ impl Actor for Dispatcher {
         let effects = state.core.handle(event, state.start.clock.now());
         for effect in effects {
             state.perform(effect, &myself)?;
+        }
+        if std::mem::take(&mut state.demand_changed) {
+            state.tell_demand();
         }
         if state.is_drained {
             for reply in state.drained.drain(..) {
@@ -221,18 +238,23 @@ impl DispatcherState {
                     tracing::debug!(job = %target.job, %fault, "settled job's log was not purged");
                 }
             })?,
-            Effect::Deliver { inbox, outcome } => self.tasks.spawn(deliver(ports.inboxes, inbox, outcome))?,
-            Effect::Hold { job, ack } => self.tell_peers(PeersMsg::Hold { job, ack }),
+            Effect::Deliver { inbox, outcome } => {
+                if let Err(error) = self.tasks.spawn(deliver(ports.inboxes, inbox, outcome)) {
+                    // Absent clients must not take the present ones along; the outcome is stored.
+                    tracing::warn!(%error, "final record is not offered again");
+                }
+            }
+            Effect::Hold { job, ack } => {
+                self.tell_peers(PeersMsg::Hold { pool: self.start.settings.model.clone(), job, ack });
+            }
             Effect::Release(job) => self.tell_peers(PeersMsg::Release(job)),
             Effect::Start { worker, work } => {
                 tracing::debug!(job = %work.job, worker = worker.0, offset = work.generated.len(), "job started");
                 self.tell_worker(worker, WorkerMsg::Start(work));
             }
             Effect::Cancel { worker, lease } => self.tell_worker(worker, WorkerMsg::Cancel(lease)),
-            Effect::Demand(jobs) => {
-                // A consumer that is being restarted asks for the demand itself.
-                let _ = self.start.consumer.send(ConsumerMsg::Demand(jobs));
-            }
+            // Told after the whole event, with the deliveries that it accounts for.
+            Effect::Demand(_) => self.demand_changed = true,
             Effect::Drained => self.is_drained = true,
             Effect::Broken { job, invariant, seen } => {
                 tracing::error!(job = %job, invariant, seen, "guarantee broken");
@@ -259,6 +281,11 @@ impl DispatcherState {
             // A worker that just died says so itself.
             let _ = address.send(message);
         }
+    }
+
+    fn tell_demand(&self) {
+        // A consumer that is being restarted asks for the demand itself.
+        let _ = self.start.consumer.send(ConsumerMsg::Demand { room: self.core.demand(), received: self.received });
     }
 
     fn tell_peers(&self, message: PeersMsg) {

@@ -68,7 +68,10 @@ fn unknown(wanted: &str, models: &[RunsModel]) -> Refusal {
     known.dedup();
     let known = known.iter().map(|token| token.as_str()).collect::<Vec<_>>().join(", ");
     let wanted: String = wanted.chars().take(64).collect();
-    Refusal { param: Some("model".to_owned()), ..Refusal::new(ErrorCode::UnknownModel, format!("no replica runs {wanted:?}; there are: {known}")) }
+    Refusal {
+        param: Some("model".to_owned()),
+        ..Refusal::new(ErrorCode::UnknownModel, format!("no replica runs {wanted:?}; there are: {known}"))
+    }
 }
 
 /// A seed for a request that names none. Whoever admits the request again draws the same.

@@ -95,6 +95,8 @@ pub enum Effect {
         /// Its delivery.
         ack: AckSubject,
     },
+    /// For the log: another living replica has our name.
+    Namesake(Incarnation),
     /// For the log: a peer appeared.
     Joined(ReplicaName),
     /// For the log: a peer left, died or froze.
@@ -134,13 +136,21 @@ pub struct Core {
     orphans: BTreeMap<JobId, Orphan>,
     judge_from: Moment,
     ticked_at: Moment,
+    namesake_told: bool,
 }
 
 impl Core {
     /// Nobody known yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, peers: BTreeMap::new(), orphans: BTreeMap::new(), judge_from: Moment::default(), ticked_at: Moment::default() }
+        Self {
+            settings,
+            peers: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            judge_from: Moment::default(),
+            ticked_at: Moment::default(),
+            namesake_told: false,
+        }
     }
 
     /// Takes an event and says what to do.
@@ -177,12 +187,16 @@ impl Core {
     }
 
     fn beat(&mut self, beat: Beat, now: Moment, out: &mut Vec<Effect>) {
-        if beat.replica == self.settings.replica {
-            return;
-        }
         for held in &beat.held {
             // Somebody runs it: it is no orphan any more.
             self.orphans.remove(&held.job);
+        }
+        if beat.replica == self.settings.replica {
+            if beat.incarnation != self.settings.incarnation && !self.namesake_told {
+                self.namesake_told = true;
+                out.push(Effect::Namesake(beat.incarnation));
+            }
+            return;
         }
         let known = self.peers.get(&beat.replica);
         if known.is_some_and(|peer| peer.incarnation != beat.incarnation) {
@@ -230,7 +244,8 @@ impl Core {
         self.ticked_at = now;
         if now >= self.judge_from {
             let frozen = |peer: &Peer| now - peer.heard_at >= self.settings.frozen_after;
-            let gone: Vec<_> = self.peers.iter().filter(|(_, peer)| frozen(peer)).map(|(name, _)| name.clone()).collect();
+            let gone: Vec<_> =
+                self.peers.iter().filter(|(_, peer)| frozen(peer)).map(|(name, _)| name.clone()).collect();
             for replica in gone {
                 self.bury(&replica, "it is silent", now, out);
             }
@@ -314,8 +329,13 @@ mod tests {
     }
 
     fn naks(effects: &[Effect]) -> Vec<&str> {
-        let job = |effect| if let &Effect::Nak { ref job, .. } = effect { Some(job.as_str()) } else { None };
-        effects.iter().filter_map(job).collect()
+        let mut jobs = Vec::new();
+        for effect in effects {
+            if let Effect::Nak { job, .. } = effect {
+                jobs.push(job.as_str());
+            }
+        }
+        jobs
     }
 
     #[test]

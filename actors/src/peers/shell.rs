@@ -52,11 +52,15 @@ pub enum PeersMsg {
     Happened(Event),
     /// A dispatcher holds this delivery.
     Hold {
+        /// Whose dispatcher: the model's name.
+        pool: String,
         /// The job.
         job: JobId,
         /// The delivery.
         ack: AckSubject,
     },
+    /// The dispatcher of this model is a new one, and holds nothing of what the one before held.
+    Abandon(String),
     /// A dispatcher holds this job no more.
     Release(JobId),
     /// This replica takes no more work.
@@ -77,7 +81,7 @@ pub struct PeersState {
     core: Core,
     start: PeersStart,
     tasks: Tasks,
-    held: BTreeMap<JobId, AckSubject>,
+    held: BTreeMap<JobId, (String, AckSubject)>,
     draining: bool,
 }
 
@@ -86,11 +90,7 @@ impl Actor for Peers {
     type State = PeersState;
     type Arguments = PeersStart;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<PeersMsg>,
-        start: PeersStart,
-    ) -> Result<PeersState, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<PeersMsg>, start: PeersStart) -> Result<PeersState, ActorProcessingErr> {
         let settings = Settings::default_for(start.replica.clone(), start.incarnation.clone());
         myself.send_interval(BEAT_EVERY, || PeersMsg::BeatDue);
         myself.send_interval(LOOK_EVERY, || PeersMsg::LookDue);
@@ -115,9 +115,17 @@ impl Actor for Peers {
             PeersMsg::Happened(event) => state.decide(event, &myself)?,
             PeersMsg::LookDue => state.decide(Event::Tick, &myself)?,
             PeersMsg::BeatDue => state.beat()?,
-            PeersMsg::Hold { job, ack } => {
-                state.held.insert(job, ack);
+            PeersMsg::Hold { pool, job, ack } => {
+                state.held.insert(job, (pool, ack));
                 state.beat()?;
+            }
+            PeersMsg::Abandon(pool) => {
+                let (abandoned, held) = std::mem::take(&mut state.held).into_iter().partition(|(_, of)| of.0 == pool);
+                state.held = held;
+                let abandoned: BTreeMap<JobId, (String, AckSubject)> = abandoned;
+                for (_, ack) in abandoned.into_values() {
+                    state.tasks.spawn(state.start.queue.nak(&ack))?;
+                }
             }
             PeersMsg::Release(job) => {
                 if state.held.remove(&job).is_some() {
@@ -146,7 +154,8 @@ impl Actor for Peers {
 
 impl PeersState {
     fn beat(&mut self) -> Result<(), TooManyTasks> {
-        let held = |(job, ack): (&JobId, &AckSubject)| Held { job: job.clone(), ack: ack.as_str().to_owned() };
+        let held =
+            |(job, (_, ack)): (&JobId, &(String, AckSubject))| Held { job: job.clone(), ack: ack.as_str().to_owned() };
         let beat = Beat {
             replica: self.start.replica.clone(),
             incarnation: self.start.incarnation.clone(),
@@ -172,14 +181,15 @@ impl PeersState {
                     tracing::info!(job = %job, "job of a lost peer given back to the queue");
                     self.tasks.spawn(self.start.queue.nak(&ack))?;
                 }
+                Effect::Namesake(incarnation) => {
+                    tracing::error!(%incarnation, "another replica has this one's name; give each its own with --name");
+                }
                 Effect::Joined(replica) => tracing::info!(peer = %replica, "peer joined"),
                 Effect::Left { replica, why, held } => tracing::warn!(peer = %replica, why, held, "peer lost"),
             }
         }
-        let known = Known {
-            replicas: self.core.replicas().cloned().collect(),
-            models: self.core.models().cloned().collect(),
-        };
+        let known =
+            Known { replicas: self.core.replicas().cloned().collect(), models: self.core.models().cloned().collect() };
         self.start.known.send_if_modified(|shown| {
             let changed = *shown != known;
             if changed {

@@ -1,6 +1,7 @@
 //! The broker itself: connecting to it, preparing it, and running one when none is given.
 
 use halm_protocol::Refusal;
+use tokio::sync::watch;
 
 use super::{JobSpec, PortFuture};
 use crate::ingress::Heard;
@@ -39,8 +40,13 @@ pub struct StartedBroker {
 
 /// Requests, as they come in.
 pub trait Requests: Send + Sync + 'static {
-    /// Hands out each request until listening ends, which is a fault.
-    fn listen(&self, heard: Box<dyn Fn(Heard) + Send + Sync>) -> PortFuture<String>;
+    /// Hands out each request until `closing` becomes true and what was under way has come (`Ok`), or until listening
+    /// ends by itself, which is a fault.
+    fn listen(
+        &self,
+        heard: Box<dyn Fn(Heard) + Send + Sync>,
+        closing: watch::Receiver<bool>,
+    ) -> PortFuture<Result<(), String>>;
 }
 
 /// Where accepted jobs are put.

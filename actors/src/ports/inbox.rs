@@ -5,8 +5,11 @@ use halm_protocol::subject::Inbox;
 
 use super::PortFuture;
 
-/// Sends a final record directly. Needed when its republish may have been missed.
+/// What is sent to a client beside the log: refusals, and final records whose republish may have been missed.
 pub trait Inboxes: Send + Sync + 'static {
-    /// True if the inbox had a listener when the record arrived.
+    /// Sends without asking whether anybody listens.
+    fn send(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<()>;
+
+    /// Sends, and tells whether the inbox had a listener when the record arrived. `false` also when that is not known.
     fn deliver(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<bool>;
 }

@@ -13,10 +13,18 @@ impl AckSubject {
     /// Takes a subject that acknowledges a delivery of the job stream, and no other.
     #[must_use]
     pub fn parse(subject: &str) -> Option<Self> {
-        let rest = subject.strip_prefix("$JS.ACK.")?;
-        let plain = |token: &str| !token.is_empty() && !token.contains(['*', '>', ' ']);
-        let ours = rest.split('.').any(|token| token == halm_protocol::stream::JOBS);
-        (ours && rest.split('.').all(plain)).then(|| Self(subject.to_owned()))
+        let plain = |token: &str| {
+            !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*' && byte != b'>')
+        };
+        let tokens: Vec<&str> = subject.split('.').collect();
+        // `$JS.ACK.<stream>.…` has nine tokens; with a domain and an account before the stream there are more.
+        let stream = match tokens.len() {
+            9 => tokens[2],
+            11 | 12 => tokens[4],
+            _ => return None,
+        };
+        let ours = tokens[0] == "$JS" && tokens[1] == "ACK" && stream == halm_protocol::stream::JOBS;
+        (ours && tokens.iter().all(|token| plain(token))).then(|| Self(subject.to_owned()))
     }
 
     /// The subject.
@@ -92,8 +100,11 @@ mod tests {
     #[test]
     fn only_acknowledgements_of_the_job_stream_are_taken() {
         assert!(AckSubject::parse("$JS.ACK.HALM_JOBS.smollm2-135m.1.7.9.1700000000000000000.0").is_some());
-        assert!(AckSubject::parse("$JS.ACK.hub.acc.HALM_JOBS.smollm2-135m.1.7.9.1700000000000000000.0").is_some());
-        for subject in ["", "$JS.ACK.OTHER.c.1.7.9.17.0", "$JS.API.STREAM.DELETE.HALM_JOBS", "$JS.ACK.HALM_JOBS.>"] {
+        assert!(AckSubject::parse("$JS.ACK.hub.acc.HALM_JOBS.smollm2-135m.1.7.9.1700000000000000000.0.x").is_some());
+        let forged = "$JS.ACK.OTHER.HALM_JOBS.1.7.9.17.0";
+        for subject in
+            ["", forged, "$JS.ACK.OTHER.c.1.7.9.17.0", "$JS.API.STREAM.DELETE.HALM_JOBS", "$JS.ACK.HALM_JOBS.>"]
+        {
             assert_eq!(AckSubject::parse(subject), None, "{subject} was taken");
         }
     }

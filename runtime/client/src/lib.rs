@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use halm_protocol::{InvalidId, ModelToken, Refusal, Reply, Request, subject};
 
-pub use reassembly::Reassembly;
+pub use reassembly::{Forked, Reassembly};
 pub use replicas::Replicas;
 pub use stream::{Event, TokenStream};
 
@@ -66,6 +66,9 @@ pub enum ClientError {
     /// Something came that is not of the protocol.
     #[error("a record is not of this protocol: {0}")]
     Garbled(#[from] serde_json::Error),
+    /// halm broke its promise.
+    #[error(transparent)]
+    Forked(#[from] Forked),
     /// The subscription ended.
     #[error("the connection to the broker was closed")]
     Closed,

@@ -2,6 +2,11 @@
 
 use halm_protocol::{Chunk, Reply};
 
+/// The reply contradicts the stream before it. It never happens unless halm broke its promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the reply is another text than the stream before it")]
+pub struct Forked;
+
 /// What has been handed out so far.
 #[derive(Debug, Default)]
 pub struct Reassembly {
@@ -14,7 +19,7 @@ pub struct Reassembly {
 impl Reassembly {
     /// What is new in a chunk; `None` if nothing is, or if something before it is missing.
     pub fn chunk(&mut self, chunk: Chunk) -> Option<Chunk> {
-        let end = chunk.offset + u32::try_from(chunk.tokens.len()).unwrap_or(u32::MAX);
+        let end = chunk.offset.saturating_add(u32::try_from(chunk.tokens.len()).unwrap_or(u32::MAX));
         let fresh = if chunk.offset == self.tokens {
             // A chunk without tokens is the tail; the second of its kind is a repetition.
             let repeated = chunk.tokens.is_empty() && self.boundaries.last() == Some(&(u32::MAX, 0));
@@ -42,11 +47,14 @@ impl Reassembly {
     }
 
     /// What the reply's text has beyond what was handed out, as a chunk without tokens.
-    pub fn rest(&mut self, reply: &Reply) -> Option<Chunk> {
-        let rest = reply.text().strip_prefix(self.text.as_str())?.to_owned();
+    ///
+    /// # Errors
+    /// If the reply is not what was handed out, and more: the stream forked.
+    pub fn rest(&mut self, reply: &Reply) -> Result<Option<Chunk>, Forked> {
+        let rest = reply.text().strip_prefix(self.text.as_str()).ok_or(Forked)?.to_owned();
         let offset = self.tokens;
         self.text.push_str(&rest);
-        (!rest.is_empty()).then(|| Chunk { job: reply.job.clone(), offset, tokens: Vec::new(), text: rest })
+        Ok((!rest.is_empty()).then(|| Chunk { job: reply.job.clone(), offset, tokens: Vec::new(), text: rest }))
     }
 }
 

@@ -27,10 +27,7 @@ impl Client {
         let send = |error: &dyn std::fmt::Display| ClientError::Send(error.to_string());
         let inbox = self.nats().new_inbox();
         let mut answers = self.nats().subscribe(inbox.clone()).await.map_err(|error| send(&error))?;
-        self.nats()
-            .publish_with_reply(subject::STATUS, inbox, "".into())
-            .await
-            .map_err(|error| send(&error))?;
+        self.nats().publish_with_reply(subject::STATUS, inbox, "".into()).await.map_err(|error| send(&error))?;
         let until = Instant::now() + within;
         let mut replicas = Replicas::default();
         while let Ok(Some(message)) = timeout_at(until, answers.next()).await {
@@ -38,7 +35,10 @@ impl Client {
                 // Nobody listens at all.
                 break;
             }
-            replicas.answered.push(serde_json::from_slice(&message.payload)?);
+            // What cannot be read is of another version; its peers still name it.
+            if let Ok(status) = serde_json::from_slice(&message.payload) {
+                replicas.answered.push(status);
+            }
             replicas.settle();
             if replicas.silent.is_empty() && replicas.answered.iter().any(|replica| !replica.peers.is_empty()) {
                 break;

@@ -10,6 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{ClientError, Reassembly};
 
+/// Silence after which a request is said again: longer than a busy replica takes for a first token, most often.
+const HEARD_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// Between two tries to be heard.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -50,8 +52,11 @@ impl TokenStream {
             nats.publish_with_reply(subject.clone(), reply_to.clone(), payload.clone().into())
                 .await
                 .map_err(|error| send(&error))?;
-            match timeout_at(began + within, inbox.next()).await {
-                Err(_) => return Err(ClientError::TimedOut(within)),
+            let again_at = (Instant::now() + HEARD_AGAIN_AFTER).min(began + within);
+            match timeout_at(again_at, inbox.next()).await {
+                Err(_) if again_at >= began + within => return Err(ClientError::TimedOut(within)),
+                // It may have been lost with whoever heard it. The same request from the same inbox is the same job.
+                Err(_) => {}
                 Ok(None) => return Err(ClientError::Closed),
                 // Nobody heard it, so it may be said again without being done twice.
                 Ok(Some(message)) if message.status == Some(StatusCode::NO_RESPONDERS) => {
@@ -115,7 +120,7 @@ impl TokenStream {
         }
         let reply: Reply = serde_json::from_slice(payload)?;
         if reply.is_final {
-            self.ready.extend(self.reassembly.rest(&reply).map(Event::Chunk));
+            self.ready.extend(self.reassembly.rest(&reply)?.map(Event::Chunk));
         }
         self.ready.push_back(Event::Reply(Box::new(reply)));
         self.over = true;

@@ -30,7 +30,7 @@ pub mod worker;
 
 pub use claim::{Claim, Nonce};
 pub use digest::{Digest, InvalidDigest};
-pub use id::{InvalidId, Incarnation, JobId, ModelToken, ReplicaName};
+pub use id::{Incarnation, InvalidId, JobId, ModelToken, ReplicaName};
 pub use refusal::{ErrorCode, Refusal};
 pub use replica::{ActorStatus, Beat, Held, JobStatus, ReplicaStatus, RunsModel, WorkerStatus};
 pub use reply::{Chunk, FinishReason, Outcome, Reply, Usage};

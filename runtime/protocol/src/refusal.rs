@@ -107,17 +107,24 @@ struct Body {
     error: Refusal,
 }
 
+/// Longest message, in characters: what quotes a request must not grow with it.
+const MESSAGE_CHARS_MAX: usize = 1000;
+/// Longest name of a field that is said back, in characters.
+const PARAM_CHARS_MAX: usize = 64;
+
 impl Refusal {
-    /// A refusal with a code and a message.
+    /// A refusal with a code and a message, which is cut to 1,000 characters.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None, retry_after_ms: None, job: None }
+        let message = cut(message.into(), MESSAGE_CHARS_MAX);
+        Self { code, message, param: None, retry_after_ms: None, job: None }
     }
 
-    /// A refusal of one field.
+    /// A refusal of one field, whose name is cut to 64 characters.
     #[must_use]
     pub fn of_param(param: &str, message: impl Into<String>) -> Self {
-        Self { param: Some(param.to_owned()), ..Self::new(ErrorCode::InvalidRequest, message) }
+        let param = cut(param.chars().take(PARAM_CHARS_MAX + 1).collect(), PARAM_CHARS_MAX);
+        Self { param: Some(param), ..Self::new(ErrorCode::InvalidRequest, message) }
     }
 
     /// The same, for a job.
@@ -145,6 +152,13 @@ impl Refusal {
     }
 }
 
+fn cut(text: String, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text,
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,5 +170,11 @@ mod tests {
             let refusal = Refusal::new(code, "because").retry_after_ms(5);
             assert_eq!(Refusal::from_bytes(&refusal.to_bytes()), Some(refusal));
         }
+    }
+
+    #[test]
+    fn a_refusal_stays_short_whatever_it_quotes() {
+        let refusal = Refusal::of_param(&"é".repeat(500_000), "é".repeat(500_000));
+        assert!(refusal.to_bytes().len() < 3000);
     }
 }

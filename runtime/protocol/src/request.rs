@@ -105,8 +105,8 @@ struct Wire<'a> {
 pub struct Limits;
 
 impl Limits {
-    /// Bytes of a whole request: NATS's own default for a payload.
-    pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+    /// Bytes of a whole request: NATS's own default for a payload, less room for what a job adds to it.
+    pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
     /// Stop strings: as many as the OpenAI API takes.
     pub const STOP_STRINGS_MAX: usize = 4;
     /// Bytes of one stop string: it bounds the text that is held back.

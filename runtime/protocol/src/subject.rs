@@ -121,9 +121,8 @@ impl TryFrom<&str> for Inbox {
     type Error = InvalidInbox;
 
     fn try_from(value: &str) -> Result<Self, InvalidInbox> {
-        let plain = |token: &str| {
-            !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic() && b != b'*' && b != b'>')
-        };
+        let plain =
+            |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic() && b != b'*' && b != b'>');
         let suffix = value.strip_prefix(INBOX_PREFIX).filter(|_| value.len() <= Self::BYTES_MAX);
         if suffix.is_some_and(|suffix| suffix.split('.').all(plain)) {
             Ok(Self(value.to_owned()))
@@ -142,7 +141,9 @@ mod tests {
         for subject in ["_INBOX.a", "_INBOX.a.b.c", "_INBOX.x-Y_9"] {
             assert!(Inbox::try_from(subject).is_ok(), "{subject} was refused");
         }
-        for subject in ["", "_INBOX.", "_INBOX", "_INBOX.a..b", "_INBOX.*", "_INBOX.a.>", "$JS.API.STREAM.DELETE.X", "_INBOX.a b"] {
+        for subject in
+            ["", "_INBOX.", "_INBOX", "_INBOX.a..b", "_INBOX.*", "_INBOX.a.>", "$JS.API.STREAM.DELETE.X", "_INBOX.a b"]
+        {
             assert!(Inbox::try_from(subject).is_err(), "{subject} was taken");
         }
     }

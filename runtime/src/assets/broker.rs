@@ -53,10 +53,7 @@ pub(super) fn locate(
 ) -> Result<BrokerBinary, AssetError> {
     if let Some(path) = given {
         let found = new_enough(path, BrokerSource::Given);
-        return found.map_err(|fault| AssetError::Given {
-            path: path.to_owned(),
-            fault,
-        });
+        return found.map_err(|fault| AssetError::Given { path: path.to_owned(), fault });
     }
     let mut causes = Vec::new();
     for path in sources.programs("nats-server") {
@@ -81,7 +78,8 @@ pub(super) fn installed(
         let found = new_enough(path, BrokerSource::Given);
         return found.map(Some).map_err(|fault| AssetError::Given { path: path.to_owned(), fault });
     }
-    let on_path = sources.programs("nats-server").into_iter().find_map(|path| new_enough(&path, BrokerSource::SearchPath).ok());
+    let on_path =
+        sources.programs("nats-server").into_iter().find_map(|path| new_enough(&path, BrokerSource::SearchPath).ok());
     let in_cache = || {
         let build = catalogue::broker_build(OS, ARCH)?;
         let path = cache.path(&CacheKey::broker(build, BROKER_BUILD_VERSION));
@@ -99,11 +97,7 @@ fn fetched(cache: &Cache, fetcher: &Fetcher<'_>) -> Result<BrokerBinary, AssetEr
     );
     let Some(build) = catalogue::broker_build(OS, ARCH) else {
         let causes = vec![SourceError::NoBuild { os: OS, arch: ARCH }];
-        return Err(AssetError::Unobtainable {
-            label,
-            causes,
-            remedy,
-        });
+        return Err(AssetError::Unobtainable { label, causes, remedy });
     };
     let wanted = Wanted {
         label: &label,
@@ -116,11 +110,7 @@ fn fetched(cache: &Cache, fetcher: &Fetcher<'_>) -> Result<BrokerBinary, AssetEr
         remedy: &remedy,
     };
     let path = fetcher.fetch(&wanted)?;
-    Ok(BrokerBinary {
-        path,
-        version: BROKER_BUILD_VERSION,
-        source: BrokerSource::Cache,
-    })
+    Ok(BrokerBinary { path, version: BROKER_BUILD_VERSION, source: BrokerSource::Cache })
 }
 
 fn new_enough(path: &Path, source: BrokerSource) -> Result<BrokerBinary, GivenFault> {
@@ -128,16 +118,9 @@ fn new_enough(path: &Path, source: BrokerSource) -> Result<BrokerBinary, GivenFa
     path.metadata().map_err(GivenFault::Unreadable)?;
     let version = version_of(&path)?;
     if version < BROKER_VERSION_MIN {
-        return Err(GivenFault::TooOld {
-            found: version,
-            needed: BROKER_VERSION_MIN,
-        });
+        return Err(GivenFault::TooOld { found: version, needed: BROKER_VERSION_MIN });
     }
-    Ok(BrokerBinary {
-        path,
-        version,
-        source,
-    })
+    Ok(BrokerBinary { path, version, source })
 }
 
 fn version_of(path: &Path) -> Result<(u32, u32, u32), GivenFault> {
@@ -166,10 +149,7 @@ mod tests {
     #[test]
     fn a_version_is_read_from_what_nats_server_prints() {
         assert_eq!(parse_version("nats-server: v2.15.1\n"), Some((2, 15, 1)));
-        assert_eq!(
-            parse_version("nats-server: v2.12.0-RC.1\n"),
-            Some((2, 11, 0))
-        );
+        assert_eq!(parse_version("nats-server: v2.12.0-RC.1\n"), Some((2, 11, 0)));
         assert_eq!(parse_version("nats-server: v2.12\n"), None);
         assert_eq!(parse_version("nginx version: 1.2.3\n"), None);
     }

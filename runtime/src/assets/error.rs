@@ -56,10 +56,7 @@ pub enum AssetError {
         fault: GivenFault,
     },
     /// Every source failed.
-    #[error(
-        "{label} could not be had from any source:{}\n  what to do: {remedy}",
-        lines(causes)
-    )]
+    #[error("{label} could not be had from any source:{}\n  what to do: {remedy}", lines(causes))]
     Unobtainable {
         /// What was wanted.
         label: String,
@@ -74,17 +71,9 @@ impl AssetError {
     /// Puts what was tried before in front of what failed last.
     pub(super) fn after(self, mut earlier: Vec<SourceError>) -> Self {
         match self {
-            Self::Unobtainable {
-                label,
-                causes,
-                remedy,
-            } => {
+            Self::Unobtainable { label, causes, remedy } => {
                 earlier.extend(causes);
-                Self::Unobtainable {
-                    label,
-                    causes: earlier,
-                    remedy,
-                }
+                Self::Unobtainable { label, causes: earlier, remedy }
             }
             other => other,
         }
@@ -217,9 +206,7 @@ pub enum HubError {
         expected: String,
     },
     /// The connection broke too often. The part is kept, and the next run goes on from there.
-    #[error(
-        "{url} broke off after {got} of {expected} bytes: {reason}; the next run goes on from there"
-    )]
+    #[error("{url} broke off after {got} of {expected} bytes: {reason}; the next run goes on from there")]
     Cut {
         /// What was asked for.
         url: String,
@@ -299,9 +286,7 @@ pub enum WheelError {
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest
-        .map(|name| format!(" (did you mean `{name}`?)"))
-        .unwrap_or_default()
+    nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
 
 fn lines(causes: &[SourceError]) -> String {

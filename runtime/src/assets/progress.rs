@@ -45,17 +45,9 @@ impl Progress {
         bar.set_message(format!("{label} from {source}"));
         let lines = shown && !terminal;
         if lines {
-            eprintln!(
-                "fetching {label} from {source} ({:.1} MB)",
-                total_bytes as f64 / 1e6
-            );
+            eprintln!("fetching {label} from {source} ({:.1} MB)", total_bytes as f64 / 1e6);
         }
-        Self {
-            bar,
-            lines,
-            label: label.to_owned(),
-            began: Instant::now(),
-        }
+        Self { bar, lines, label: label.to_owned(), began: Instant::now() }
     }
 
     /// So many bytes are there, counted from the file's beginning.
@@ -75,11 +67,7 @@ impl Progress {
     pub(super) fn done(self) {
         self.bar.finish_and_clear();
         if self.lines {
-            eprintln!(
-                "fetched {} in {:.1} s",
-                self.label,
-                self.began.elapsed().as_secs_f64()
-            );
+            eprintln!("fetched {} in {:.1} s", self.label, self.began.elapsed().as_secs_f64());
         }
     }
 }
@@ -107,9 +95,7 @@ pub(super) fn say_next(reporting: Reporting, cause: &impl std::fmt::Display) {
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template(
-        "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
-    )
-    .unwrap_or_else(|_| ProgressStyle::default_bar())
-    .progress_chars("=> ")
+    ProgressStyle::with_template("{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }

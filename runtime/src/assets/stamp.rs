@@ -89,12 +89,10 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 fn hex(digest: &[u8]) -> String {
-    digest
-        .iter()
-        .fold(String::with_capacity(digest.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    digest.iter().fold(String::with_capacity(digest.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn read(sidecar: &Path) -> Option<Stamp> {
@@ -126,24 +124,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (path, sidecar) = (folder.path().join("a"), folder.path().join("a.verified"));
         fs::write(&path, b"one").expect("written");
-        assert_eq!(
-            digest(&path, &sidecar).expect("hashed").sha256,
-            sha256_hex(b"one")
-        );
+        assert_eq!(digest(&path, &sidecar).expect("hashed").sha256, sha256_hex(b"one"));
 
         let mut forged = read(&sidecar).expect("noted");
         forged.sha256 = "forged".to_owned();
         write(&sidecar, &forged).expect("written");
-        assert_eq!(
-            digest(&path, &sidecar).expect("from the note").sha256,
-            "forged"
-        );
+        assert_eq!(digest(&path, &sidecar).expect("from the note").sha256, "forged");
 
         fs::write(&path, b"three").expect("written");
-        assert_eq!(
-            digest(&path, &sidecar).expect("hashed again").sha256,
-            sha256_hex(b"three")
-        );
+        assert_eq!(digest(&path, &sidecar).expect("hashed again").sha256, sha256_hex(b"three"));
     }
 
     #[test]
@@ -152,9 +141,6 @@ mod tests {
         let (path, sidecar) = (folder.path().join("a"), folder.path().join("a.verified"));
         fs::write(&path, b"one").expect("written");
         fs::write(&sidecar, b"{\"bytes\":").expect("written");
-        assert_eq!(
-            digest(&path, &sidecar).expect("hashed").sha256,
-            sha256_hex(b"one")
-        );
+        assert_eq!(digest(&path, &sidecar).expect("hashed").sha256, sha256_hex(b"one"));
     }
 }

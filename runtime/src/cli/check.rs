@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use halm_models::{LoadOptions, Model};
 
-use crate::assets::{Assets, BROKER_VERSION_MIN};
+use crate::assets::{Assets, BROKER_VERSION_MIN, catalogue};
 use crate::config::{self, Config, ModelConfig};
 use crate::process::check_free;
 use crate::replica;
@@ -27,7 +27,7 @@ pub(super) struct CheckArgs {
 
 pub(super) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let file = args.config.or_else(|| std::env::var_os("HALM_CONFIG").map(PathBuf::from));
-    let mut config = config::load(file.as_deref(), std::env::vars())?;
+    let mut config = config::load(file.as_deref(), config::variables())?;
     if let Some(url) = args.nats {
         config.nats.url = url;
     }
@@ -46,7 +46,7 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
 fn report(what: &str, found: &anyhow::Result<String>) -> bool {
     match found {
         Ok(found) => println!("ok    {what}: {found}"),
-        Err(error) => println!("WRONG {what}: {error:#}"),
+        Err(error) => println!("WRONG {what}: {}", super::words(error)),
     }
     found.is_ok()
 }
@@ -55,13 +55,15 @@ fn check_model(model: &ModelConfig, assets: &Assets) -> anyhow::Result<String> {
     let stored = if model.path.as_os_str().is_empty() {
         match assets.cached_model(&model.name) {
             Some(stored) => stored,
-            None => anyhow::bail!("not in the cache; run `halm pull {}`, or let `halm serve` fetch it", model.name),
+            None if catalogue::find(&model.name).is_some() => {
+                return Ok("not in the cache yet; `halm serve` will fetch it".to_owned());
+            }
+            None => anyhow::bail!("unknown; `halm models` lists those there are, or set models.path"),
         }
     } else {
         assets.model(&model.name, Some(&model.path))?
     };
-    let options = LoadOptions { threads: std::num::NonZeroUsize::MIN, context_tokens_max: None };
-    let loaded = Model::load(&stored.path, &options)?;
+    let loaded = Model::load(&stored.path, &LoadOptions::for_this_process())?;
     let facts = loaded.facts();
     Ok(format!("{}, {}, context of {} tokens", stored.path.display(), facts.architecture, facts.context_tokens))
 }
@@ -69,13 +71,13 @@ fn check_model(model: &ModelConfig, assets: &Assets) -> anyhow::Result<String> {
 fn check_local_broker(config: &Config, assets: &Assets) -> anyhow::Result<String> {
     let given = (!config.broker.program.as_os_str().is_empty()).then_some(config.broker.program.as_path());
     let found = assets.installed_broker(given)?;
-    let Some(found) = found else {
-        let (major, minor, patch) = BROKER_VERSION_MIN;
-        anyhow::bail!("no nats-server {major}.{minor}.{patch} or newer on PATH or in the cache; `halm serve` will fetch one");
-    };
     check_free(config.broker.listen).map_err(|error| {
         anyhow::anyhow!("{} cannot be listened at ({error}); set broker.listen, or pass --nats", config.broker.listen)
     })?;
+    let Some(found) = found else {
+        let (major, minor, patch) = BROKER_VERSION_MIN;
+        return Ok(format!("no nats-server {major}.{minor}.{patch} or newer here yet; `halm serve` will fetch one"));
+    };
     let (major, minor, patch) = found.version;
     Ok(format!("local, {} {major}.{minor}.{patch}, at {}", found.path.display(), config.broker.listen))
 }

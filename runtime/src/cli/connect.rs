@@ -22,7 +22,7 @@ pub(super) struct Connect {
 /// The configuration, and where the broker is.
 pub(super) fn resolve(connect: &Connect) -> anyhow::Result<(Config, String)> {
     let file = connect.config.clone().or_else(|| std::env::var_os("HALM_CONFIG").map(PathBuf::from));
-    let config = config::load(file.as_deref(), std::env::vars())?;
+    let config = config::load(file.as_deref(), config::variables())?;
     let local = || format!("nats://{}", config.broker.listen);
     let configured = (!config.nats.url.is_empty()).then(|| config.nats.url.clone());
     let url = connect.nats.clone().or(configured).unwrap_or_else(local);
@@ -33,5 +33,5 @@ pub(super) fn resolve(connect: &Connect) -> anyhow::Result<(Config, String)> {
 pub(super) async fn client(connect: &Connect) -> anyhow::Result<Client> {
     let (config, url) = resolve(connect)?;
     let link = replica::link(&config, &url, "halm client", &[]);
-    Ok(Client::new(link.connect().await?))
+    Ok(Client::new(link.connect_as_client().await?))
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use halm_protocol::{JobId, Request};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use client::{Stream, Transcript};
@@ -42,22 +43,26 @@ pub(super) struct DemoArgs {
 }
 
 pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    tokio::select! {
-        done = perform(&args) => done,
-        _ = tokio::signal::ctrl_c() => {
-            // What was started dies with us, and the stage's folder is removed as it drops.
-            eprintln!("interrupted");
-            Ok(ExitCode::from(130))
-        }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stage = None;
+    let code = tokio::select! {
+        done = perform(&args, &mut stage) => done,
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+        _ = terminate.recv() => Ok(ExitCode::from(143)),
+    };
+    if let Some(stage) = stage {
+        stage.clear().await;
     }
+    code
 }
 
-async fn perform(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+async fn perform(args: &DemoArgs, stage: &mut Option<Stage>) -> anyhow::Result<ExitCode> {
     let model = args.model.clone();
-    let mut stage = Stage::set(&model).await?;
+    let stage = stage.insert(Stage::build(&model).await?);
+    stage.wait_ready().await?;
     let mut screen = Screen::open();
     screen.say("two replicas with two workers each are ready; asking for the same text three times at once");
-    let (mut streams, cast) = ask(&mut stage, &model).await?;
+    let (mut streams, cast) = ask(stage, &model).await?;
     let (mut worker_killed, mut replica_killed) = (false, false);
     let until = Instant::now() + PATIENCE;
     while !streams.iter().all(Stream::is_over) {
@@ -94,7 +99,7 @@ struct Cast {
 }
 
 /// Asks three times, and gives out the parts so that each kill hits one stream alone.
-async fn ask(stage: &mut Stage, model: &str) -> anyhow::Result<(Vec<Stream>, Cast)> {
+async fn ask(stage: &Stage, model: &str) -> anyhow::Result<(Vec<Stream>, Cast)> {
     for _ in 0..PLACEMENTS_MAX {
         let mut streams = Vec::new();
         for _ in 0..3 {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use async_nats::{Client, Message, Request};
 use clap::Args;
 use futures_util::StreamExt;
 use halm_actors::ports::BrokerProcess;
-use halm_actors::replica::Replica;
+use halm_actors::replica::{Replica, ReplicaSpec};
 use halm_actors::supervisor::Ended;
-use halm_protocol::subject;
+use halm_protocol::subject::{self, Inbox};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::assets::Assets;
@@ -20,6 +21,9 @@ use crate::config::{self, Config, ModelConfig};
 use crate::nats::Link;
 use crate::process::{BrokerProgram, check_free};
 use crate::{replica, telemetry};
+
+/// How long a replica of the same name has to say that it lives.
+const NAMESAKE_WITHIN: Duration = Duration::from_millis(300);
 
 /// Run a replica
 ///
@@ -67,8 +71,14 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(async {
         let name = spec.identity.replica.clone();
         // Signals count from before the start, so that a start that hangs can be ended.
-        let signals = Signals::listen()?;
-        let replica = Replica::start(spec).await?;
+        let mut signals = Signals::listen()?;
+        let replica = tokio::select! {
+            started = start(spec, &link) => started?,
+            name = signals.next() => {
+                tracing::info!(signal = name, "ended before it had started");
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
         tracing::info!(replica = %name, url, version = env!("CARGO_PKG_VERSION"), "replica started");
         attend(replica, &link, signals, Duration::from_secs(config.replica.drain_s)).await
     });
@@ -76,10 +86,23 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     code
 }
 
+async fn start(spec: ReplicaSpec, link: &Link) -> anyhow::Result<Replica> {
+    if spec.local_broker.is_none() {
+        // Before anything else, so that the reason is all that is said when there is no connection to be had.
+        let client = link.connect().await?;
+        let name = spec.identity.replica.clone();
+        let question = Request::new().timeout(Some(NAMESAKE_WITHIN));
+        if client.send_request(subject::ping(&name), question).await.is_ok() {
+            bail!("a replica named {name} is connected already; give each its own name with --name");
+        }
+    }
+    Ok(Replica::start(spec).await?)
+}
+
 /// The file, the environment and the flags, in this order.
 fn configure(args: ServeArgs) -> anyhow::Result<Config> {
     let file = args.config.or_else(|| std::env::var_os("HALM_CONFIG").map(PathBuf::from));
-    let mut config = config::load(file.as_deref(), std::env::vars())?;
+    let mut config = config::load(file.as_deref(), config::variables())?;
     if let Some(url) = args.nats {
         config.nats.url = url;
     }
@@ -120,7 +143,8 @@ fn broker(config: &Config, assets: &Assets) -> anyhow::Result<LocalBroker> {
     if !config.nats.url.is_empty() {
         return Ok((config.nats.url.clone(), None, None));
     }
-    let dir = if config.replica.data_dir.as_os_str().is_empty() { data_dir()? } else { config.replica.data_dir.clone() };
+    let dir =
+        if config.replica.data_dir.as_os_str().is_empty() { data_dir()? } else { config.replica.data_dir.clone() };
     let dir = std::path::absolute(&dir).with_context(|| format!("find {}", dir.display()))?;
     let lock = lock(&dir)?;
     let listen = config.broker.listen;
@@ -180,12 +204,7 @@ impl Signals {
 }
 
 /// Lives with the replica until it ends, or is told to.
-async fn attend(
-    mut replica: Replica,
-    link: &Link,
-    mut signals: Signals,
-    grace: Duration,
-) -> anyhow::Result<ExitCode> {
+async fn attend(mut replica: Replica, link: &Link, mut signals: Signals, grace: Duration) -> anyhow::Result<ExitCode> {
     let client = link.client().map_err(anyhow::Error::msg)?;
     let mut questions = client.subscribe(subject::STATUS).await?;
     loop {
@@ -196,19 +215,22 @@ async fn attend(
                 break;
             }
             Some(question) = questions.next() => {
-                if let Some(inbox) = question.reply {
-                    let status = serde_json::to_vec(&replica.status().await)?;
-                    // Whoever asked may be gone.
-                    let _ = client.publish(inbox, status.into()).await;
-                }
+                answer(&client, &replica, question).await?;
             }
         }
     }
-    tokio::select! {
-        () = replica.drain(grace) => {}
-        name = signals.next() => {
-            tracing::warn!(signal = name, "ended at once");
-            std::process::exit(1);
+    {
+        let drain = std::pin::pin!(replica.drain(grace));
+        let mut drain = drain;
+        loop {
+            tokio::select! {
+                () = &mut drain => break,
+                name = signals.next() => {
+                    tracing::warn!(signal = name, "ended at once");
+                    std::process::exit(1);
+                }
+                Some(question) = questions.next() => answer(&client, &replica, question).await?,
+            }
         }
     }
     // What was handed over or acknowledged must be out before the connection goes.
@@ -219,6 +241,16 @@ async fn attend(
     }
     tracing::info!("replica ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells how this replica is, to an inbox and nowhere else.
+async fn answer(client: &Client, replica: &Replica, question: Message) -> anyhow::Result<()> {
+    if let Some(inbox) = question.reply.and_then(|reply| Inbox::try_from(reply.as_str()).ok()) {
+        let status = serde_json::to_vec(&replica.status().await)?;
+        // Whoever asked may be gone.
+        let _ = client.publish(inbox.as_str().to_owned(), status.into()).await;
+    }
+    Ok(())
 }
 
 fn gave_up(ended: &Ended) -> anyhow::Result<ExitCode> {

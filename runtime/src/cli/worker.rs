@@ -32,7 +32,9 @@ pub(super) struct WorkerArgs {
 }
 
 pub(super) fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
-    let environment = std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("HALM_TELEMETRY_"));
+    let environment = config::variables()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("HALM_TELEMETRY_"));
     let telemetry_config =
         TelemetryConfig { format: config::LogFormat::Text, ..config::load(None, environment)?.telemetry };
     let telemetry = telemetry::start(&telemetry_config, "halm-worker")?;

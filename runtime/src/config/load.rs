@@ -80,19 +80,31 @@ pub fn load(
     let mut place = "the environment".to_owned();
     if let Some(path) = file {
         place = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
-        table = text
-            .parse()
-            .map_err(|cause: toml::de::Error| ConfigError::NotToml { path: path.to_owned(), cause: cause.to_string() })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+        table = text.parse().map_err(|cause: toml::de::Error| ConfigError::NotToml {
+            path: path.to_owned(),
+            cause: cause.to_string(),
+        })?;
         check(&table, &known, "", &place)?;
     }
-    overlay(&mut table, &known, environment)?;
+    if overlay(&mut table, &known, environment)? {
+        place = format!("{place} and the environment");
+    }
     let config: Config = Value::Table(table)
         .try_into()
         .map_err(|cause: toml::de::Error| ConfigError::WrongValue { place: place.clone(), cause: cause.to_string() })?;
     validate(&config).map_err(|cause| ConfigError::WrongValue { place, cause })?;
     Ok(config)
+}
+
+/// The variables of this process that are text. Others cannot be ours.
+#[must_use]
+pub fn variables() -> Vec<(String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// Every key that there is, as the defaults show it.
@@ -133,13 +145,14 @@ fn overlay(
     table: &mut Table,
     known: &Table,
     environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<(), ConfigError> {
+) -> Result<bool, ConfigError> {
+    let mut changed = false;
     // Ours win over the foreign ones: they are more specific.
-    let (ours, foreign): (Vec<_>, Vec<_>) =
-        environment.into_iter().partition(|(name, _)| name.starts_with("HALM_"));
+    let (ours, foreign): (Vec<_>, Vec<_>) = environment.into_iter().partition(|(name, _)| name.starts_with("HALM_"));
     for (name, section, key) in FOREIGN_VARIABLES {
         if let Some((_, value)) = foreign.iter().find(|(set, value)| set == name && !value.is_empty()) {
             set(table, section, key, Value::String(value.clone()));
+            changed = true;
         }
     }
     let names: Vec<(String, &String, &String)> = known
@@ -154,6 +167,10 @@ fn overlay(
         let Some((_, section, key)) = names.iter().find(|(known, ..)| *known == name) else {
             let known: Vec<String> = names.iter().map(|(known, ..)| known.clone()).collect();
             let nearest = nearest(&name, known.iter());
+            if nearest.is_none() {
+                // Orchestrators make variables of services' names: HALM_SERVICE_HOST is nobody's typo.
+                continue;
+            }
             return Err(ConfigError::UnknownKey { key: name, place: "the environment".to_owned(), nearest });
         };
         let expected = &known[section.as_str()][key.as_str()];
@@ -162,8 +179,9 @@ fn overlay(
             cause: format!("{name}={value:?} must be {}", expected.type_str()),
         })?;
         set(table, section, key, value);
+        changed = true;
     }
-    Ok(())
+    Ok(changed)
 }
 
 fn variable(section: &str, key: &str) -> String {
@@ -209,8 +227,15 @@ fn validate(config: &Config) -> Result<(), String> {
     if !config.broker.listen.ip().is_loopback() {
         return Err(format!("`broker.listen` must be a loopback address, not {}", config.broker.listen));
     }
-    if config.limits.deadline_s == 0 || config.limits.queue_jobs < 1 {
-        return Err("`limits.deadline_s` and `limits.queue_jobs` must be 1 at least".to_owned());
+    let limits = &config.limits;
+    if !(1..=24 * 60 * 60).contains(&limits.deadline_s) {
+        return Err(format!("`limits.deadline_s` must be 1 to 86400, not {}", limits.deadline_s));
+    }
+    if limits.queue_jobs < 1 {
+        return Err("`limits.queue_jobs` must be 1 at least".to_owned());
+    }
+    if limits.log_bytes < 1 << 20 || limits.outcome_bytes < 1 << 20 {
+        return Err("`limits.log_bytes` and `limits.outcome_bytes` must be 1048576 at least".to_owned());
     }
     Ok(())
 }
@@ -229,6 +254,8 @@ mod tests {
 
     #[test]
     fn no_file_and_no_variables_are_the_defaults() {
+        let kubernetes = [("HALM_SERVICE_HOST", "10.0.0.1"), ("HALM_PORT_4222_TCP", "tcp://x")];
+        assert_eq!(of_text("", &kubernetes).expect("nobody's typo"), Config::default());
         assert_eq!(load(None, []).expect("nothing is wrong"), Config::default());
         assert_eq!(of_text("", &[]).expect("nothing is wrong"), Config::default());
     }

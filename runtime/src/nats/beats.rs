@@ -6,7 +6,8 @@ use async_nats::Request;
 use async_nats::client::RequestErrorKind;
 use futures_util::StreamExt;
 use halm_actors::ports::{PeerBus, PortFuture};
-use halm_protocol::{Beat, ReplicaName, subject};
+use halm_protocol::subject::{self, Inbox};
+use halm_protocol::{Beat, ReplicaName};
 
 use super::link::Link;
 
@@ -65,8 +66,10 @@ impl PeerBus for NatsBeats {
                     }
                     ping = pings.next() => {
                         let Some(message) = ping else { return "pings ended".to_owned() };
-                        if let Some(reply) = message.reply {
-                            let _ = client.publish(reply, "".into()).await;
+                        // Nothing is published but to an inbox, whoever asks.
+                        let inbox = message.reply.as_ref().and_then(|reply| Inbox::try_from(reply.as_str()).ok());
+                        if let Some(inbox) = inbox {
+                            let _ = client.publish(inbox.as_str().to_owned(), "".into()).await;
                         }
                     }
                 }

@@ -29,29 +29,31 @@ impl NatsInboxes {
 }
 
 impl Inboxes for NatsInboxes {
-    fn deliver(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<bool> {
+    fn send(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<()> {
         let (link, inbox) = (self.link.clone(), inbox.as_str().to_owned());
-        let (headers, payload) = encode(outcome);
+        let (headers, payload) = (error_headers(outcome), outcome.to_bytes());
         Box::pin(async move {
-            let Ok(client) = link.client() else { return false };
-            let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(SILENCE_IS_CONSENT));
-            match client.send_request(inbox, request).await {
-                Ok(_) => true,
-                Err(error) => match error.kind() {
-                    RequestErrorKind::TimedOut => true,
-                    RequestErrorKind::NoResponders
-                    | RequestErrorKind::InvalidSubject
-                    | RequestErrorKind::MaxPayloadExceeded
-                    | RequestErrorKind::Other => false,
-                },
+            let Ok(client) = link.client() else { return };
+            if let Err(error) = client.publish_with_headers(inbox, headers, payload.into()).await {
+                tracing::debug!(%error, "record was not sent");
             }
         })
     }
-}
 
-/// Headers and payload of a final record.
-pub(super) fn encode(outcome: &Outcome) -> (HeaderMap, Vec<u8>) {
-    (error_headers(outcome), outcome.to_bytes())
+    fn deliver(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<bool> {
+        let (link, inbox) = (self.link.clone(), inbox.as_str().to_owned());
+        let (headers, payload) = (error_headers(outcome), outcome.to_bytes());
+        Box::pin(async move {
+            let (Ok(client), Some(before)) = (link.client(), link.generation_if_up()) else { return false };
+            let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(SILENCE_IS_CONSENT));
+            let heard = match client.send_request(inbox, request).await {
+                Ok(_) => true,
+                Err(error) => error.kind() == RequestErrorKind::TimedOut,
+            };
+            // A record that waited for a lost connection was silent too.
+            heard && link.generation_if_up() == Some(before)
+        })
+    }
 }
 
 /// What marks a final record as an error, as NATS services do.

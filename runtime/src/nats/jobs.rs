@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind, consumer};
-use async_nats::{HeaderMap, Message};
+use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use halm_actors::ports::{
     AckSubject, Admitted, Delivery, IntakeFault, JobIntake, JobQueue, JobSpec, PortFuture, Pulled,
 };
 use halm_protocol::subject::{self, Inbox};
-use halm_protocol::{Digest, ErrorCode, JobId, ModelToken, Refusal, Request, header, stream};
+use halm_protocol::{Digest, ErrorCode, JobId, ModelToken, Outcome, Refusal, Request, header, stream};
 
+use super::inboxes::error_headers;
 use super::link::Link;
 use super::wire::{self, PublishFault};
 
@@ -45,6 +46,10 @@ impl JobIntake for NatsIntake {
                 Ok(_) => Ok(Admitted::Stored),
                 Err(PublishFault::Api(error)) if wire::FULL.contains(&error.err_code) => Err(IntakeFault::Full),
                 Err(PublishFault::Api(error)) => Err(IntakeFault::Unavailable(error.description)),
+                Err(PublishFault::TooLarge) => {
+                    let message = "the request is larger than the broker's max_payload";
+                    Err(Refusal::new(ErrorCode::InvalidRequest, message).into())
+                }
                 Err(PublishFault::NoStream) => Err(IntakeFault::Unavailable("the job stream is missing".to_owned())),
                 Err(PublishFault::Unknown(cause)) => Err(IntakeFault::Unavailable(cause)),
             }
@@ -70,10 +75,14 @@ fn encode(job: &JobSpec) -> (HeaderMap, Vec<u8>) {
 fn decode(model: &ModelToken, message: &Message) -> Result<JobSpec, Refusal> {
     let headers = message.headers.as_ref();
     let get = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| value.as_str().to_owned());
-    let need = |name: &'static str| {
-        get(name).ok_or_else(|| Refusal::of_param(name, format!("the job has no {name} header")))
-    };
+    let need =
+        |name: &'static str| get(name).ok_or_else(|| Refusal::of_param(name, format!("the job has no {name} header")));
     let wrong = |name: &'static str, error: &dyn std::fmt::Display| Refusal::of_param(name, error.to_string());
+    let engine = need(header::ENGINE)?;
+    if engine != ENGINE_REVISION {
+        let message = format!("the job is pinned to the engine {engine:?}, which is not run here");
+        return Err(Refusal::new(ErrorCode::Unavailable, message));
+    }
     let request = Request::parse(&message.payload)?;
     Ok(JobSpec {
         id: JobId::try_from(need(header::MESSAGE_ID)?).map_err(|error| wrong(header::MESSAGE_ID, &error))?,
@@ -125,7 +134,8 @@ impl JobQueue for JobConsumer {
         let (link, model) = (self.link.clone(), self.model.clone());
         Box::pin(async move {
             let client = link.client().map_err(|fault| (0, fault))?;
-            let context = jetstream::new(client);
+            let mut generation = link.generation();
+            let context = jetstream::new(client.clone());
             let consumer: consumer::PullConsumer = context
                 .get_consumer_from_stream(model.as_str(), stream::JOBS)
                 .await
@@ -138,14 +148,23 @@ impl JobQueue for JobConsumer {
                 .await
                 .map_err(|error| (0, error.to_string()))?;
             let mut got = 0;
-            while let Some(message) = messages.next().await {
+            loop {
+                // A server that restarted, or another one, knows nothing of a pull that is under way.
+                let message = tokio::select! {
+                    message = messages.next() => message,
+                    Ok(()) = generation.changed() => return Err((got, "the connection changed".to_owned())),
+                };
+                let Some(message) = message else { return Ok(got) };
                 let message = message.map_err(|error| (got, error.to_string()))?;
-                if let Some(pulled) = pulled(&model, &message).await {
-                    deliver(pulled);
-                    got += 1;
+                match pulled(&client, &model, &message).await {
+                    Some(job @ Pulled::Job(..)) => {
+                        deliver(job);
+                        got += 1;
+                    }
+                    Some(junk @ Pulled::NotAJob(_)) => deliver(junk),
+                    None => {}
                 }
             }
-            Ok(got)
         })
     }
 
@@ -162,15 +181,37 @@ impl JobQueue for JobConsumer {
     }
 }
 
-async fn pulled(model: &ModelToken, message: &jetstream::Message) -> Option<Pulled> {
+/// Deliveries after which a job that cannot be read here is given up: until then a replica of another version may read
+/// it.
+const UNREADABLE_DELIVERIES_MAX: u64 = 5;
+/// Between two such deliveries.
+const UNREADABLE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+async fn pulled(client: &Client, model: &ModelToken, message: &jetstream::Message) -> Option<Pulled> {
     let ack = message.reply.as_ref().and_then(|reply| AckSubject::parse(reply.as_str()))?;
     let deliveries = message.info().map_or(1, |info| u64::try_from(info.delivered).unwrap_or(1));
     match decode(model, &message.message) {
         Ok(spec) => Some(Pulled::Job(Box::new(spec), Delivery { ack, deliveries })),
-        Err(refusal) => {
-            // It can never run: out of the queue with it.
-            let _ = message.ack_with(AckKind::Term).await;
+        Err(refusal) if deliveries < UNREADABLE_DELIVERIES_MAX => {
+            let _ = message.ack_with(AckKind::Nak(Some(UNREADABLE_AGAIN_AFTER))).await;
             Some(Pulled::NotAJob(refusal.to_string()))
         }
+        Err(refusal) => {
+            let reason = refusal.to_string();
+            give_up(client, message, refusal).await;
+            Some(Pulled::NotAJob(reason))
+        }
     }
+}
+
+/// Answers a message that nobody can read, if it says who waits for an answer, and takes it out of the queue.
+async fn give_up(client: &Client, message: &jetstream::Message, refusal: Refusal) {
+    let headers = message.headers.as_ref();
+    let reply = headers.and_then(|headers| headers.get(header::REPLY)).map(|value| value.as_str().to_owned());
+    if let Some(inbox) = reply.and_then(|reply| Inbox::try_from(reply.as_str()).ok()) {
+        let outcome = Outcome::Refusal(refusal);
+        let payload = outcome.to_bytes().into();
+        let _ = client.publish_with_headers(inbox.as_str().to_owned(), error_headers(&outcome), payload).await;
+    }
+    let _ = message.ack_with(AckKind::Term).await;
 }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use halm_actors::ports::{Broker, ConnectionEvent, PortFuture};
 use halm_protocol::ModelToken;
+use tokio::sync::watch;
 
 use super::streams::{self, StreamLimits};
 use super::wire;
@@ -75,7 +77,9 @@ pub enum ConnectFault {
         url: String,
     },
     /// We are not let in.
-    #[error("the server at {url} refused the credentials; check NATS_USER and NATS_PASSWORD, NATS_CREDS, NATS_NKEY or NATS_TOKEN")]
+    #[error(
+        "the server at {url} refused the credentials; check NATS_USER and NATS_PASSWORD, NATS_CREDS, NATS_NKEY or NATS_TOKEN"
+    )]
     Unauthorized {
         /// Where.
         url: String,
@@ -87,6 +91,32 @@ pub enum ConnectFault {
         path: PathBuf,
         /// Why.
         cause: std::io::Error,
+    },
+    /// TLS does not come about.
+    #[error("no TLS connection to {url}: {cause}; check NATS_CA, NATS_CERT and NATS_KEY")]
+    Tls {
+        /// Where.
+        url: String,
+        /// What the library said.
+        cause: String,
+    },
+    /// Half of a pair was given.
+    #[error("{given} is set and {missing} is not; set both or neither")]
+    HalfAPair {
+        /// What there is.
+        given: &'static str,
+        /// What there is not.
+        missing: &'static str,
+    },
+    /// The server cannot say whether it keeps anything.
+    #[error(
+        "the server at {url} does not say whether it has JetStream: {cause}; a cluster that has no leader yet, or a user who may not ask, looks like this"
+    )]
+    JetStreamUnknown {
+        /// Where.
+        url: String,
+        /// What it said.
+        cause: String,
     },
     /// The server lacks what is needed.
     #[error("the server at {url} is nats-server {version}; halm needs {}.{}.{} or newer", SERVER_VERSION_MIN.0, SERVER_VERSION_MIN.1, SERVER_VERSION_MIN.2)]
@@ -112,6 +142,8 @@ type OnEvent = Box<dyn Fn(ConnectionEvent) + Send + Sync>;
 struct Inner {
     spec: LinkSpec,
     client: OnceLock<Client>,
+    /// Counts connections: whatever was asked over an earlier one gets no answer any more.
+    generation: watch::Sender<u64>,
     /// Who hears of losses; a restarted connection actor replaces it.
     on_event: Mutex<Option<OnEvent>>,
 }
@@ -124,7 +156,8 @@ impl Link {
     /// A link that is not connected yet.
     #[must_use]
     pub fn new(spec: LinkSpec) -> Self {
-        Self(Arc::new(Inner { spec, client: OnceLock::new(), on_event: Mutex::new(None) }))
+        let generation = watch::Sender::new(0);
+        Self(Arc::new(Inner { spec, client: OnceLock::new(), generation, on_event: Mutex::new(None) }))
     }
 
     /// The client, once [`Link::connect`] has succeeded.
@@ -135,11 +168,38 @@ impl Link {
         self.0.client.get().cloned().ok_or_else(|| "not connected yet".to_owned())
     }
 
-    /// Connects and checks the server. A second call returns the connection that there is.
+    /// Changes whenever the connection is lost, and when it is back.
+    #[must_use]
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.0.generation.subscribe()
+    }
+
+    /// Which connection this is, if there is one in this moment.
+    #[must_use]
+    pub fn generation_if_up(&self) -> Option<u64> {
+        let up = self.0.client.get().is_some_and(|client| client.connection_state() == State::Connected);
+        up.then(|| *self.0.generation.borrow())
+    }
+
+    /// Connects and checks that the server has what a replica needs. A second call returns the connection that there is.
     ///
     /// # Errors
     /// Why there is no connection, and what to do.
     pub async fn connect(&self) -> Result<Client, ConnectFault> {
+        let client = self.connect_as_client().await?;
+        let url = || self.0.spec.url.clone();
+        match wire::has_jetstream(&client).await {
+            Ok(true) => Ok(client),
+            Ok(false) => Err(ConnectFault::NoJetStream { url: url() }),
+            Err(cause) => Err(ConnectFault::JetStreamUnknown { url: url(), cause }),
+        }
+    }
+
+    /// Connects with a client's rights, which may be few.
+    ///
+    /// # Errors
+    /// Why there is no connection, and what to do.
+    pub async fn connect_as_client(&self) -> Result<Client, ConnectFault> {
         if let Some(client) = self.0.client.get() {
             return Ok(client.clone());
         }
@@ -156,9 +216,6 @@ impl Link {
         if parse_version(&version).is_none_or(|version| version < SERVER_VERSION_MIN) {
             return Err(ConnectFault::TooOld { url, version });
         }
-        if !wire::has_jetstream(&client).await {
-            return Err(ConnectFault::NoJetStream { url });
-        }
         Ok(self.0.client.get_or_init(|| client).clone())
     }
 
@@ -169,9 +226,9 @@ impl Link {
                 ConnectFault::Unauthorized { url }
             }
             ConnectErrorKind::TimedOut => ConnectFault::Silent { url },
+            ConnectErrorKind::Tls => ConnectFault::Tls { url, cause: error.to_string() },
             ConnectErrorKind::ServerParse
             | ConnectErrorKind::Dns
-            | ConnectErrorKind::Tls
             | ConnectErrorKind::Io
             | ConnectErrorKind::MaxReconnects => ConnectFault::Unreachable { url, cause: error.to_string() },
         }
@@ -195,6 +252,10 @@ impl Link {
                 async {}
             });
         let credentials = &self.0.spec.credentials;
+        credentials.check_pairs()?;
+        for path in [&credentials.ca, &credentials.cert, &credentials.key].into_iter().flatten() {
+            read(path).await?;
+        }
         if let (Some(user), Some(password)) = (&credentials.user, &credentials.password) {
             options = options.user_and_password(user.clone(), password.clone());
         }
@@ -217,22 +278,40 @@ impl Link {
     }
 }
 
+impl Credentials {
+    fn check_pairs(&self) -> Result<(), ConnectFault> {
+        let pairs = [
+            (self.user.is_some(), "NATS_USER", self.password.is_some(), "NATS_PASSWORD"),
+            (self.cert.is_some(), "NATS_CERT", self.key.is_some(), "NATS_KEY"),
+        ];
+        for (first, first_name, second, second_name) in pairs {
+            match (first, second) {
+                (true, false) => return Err(ConnectFault::HalfAPair { given: first_name, missing: second_name }),
+                (false, true) => return Err(ConnectFault::HalfAPair { given: second_name, missing: first_name }),
+                (true, true) | (false, false) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Inner {
     fn tell(&self, event: &Event) {
         let told = match event {
             // The first connection is no restoration: nobody listens for it yet.
             Event::Connected => ConnectionEvent::Restored,
             Event::Disconnected => ConnectionEvent::Lost,
-            Event::LameDuckMode
-            | Event::Draining
-            | Event::Closed
-            | Event::SlowConsumer(_)
-            | Event::ServerError(_)
-            | Event::ClientError(_) => {
+            Event::LameDuckMode | Event::Draining | Event::Closed | Event::SlowConsumer(_) | Event::ServerError(_) => {
                 tracing::warn!(%event, "broker connection event");
                 return;
             }
+            Event::ClientError(_) => {
+                // One for each try to reconnect.
+                tracing::debug!(%event, "broker connection event");
+                return;
+            }
         };
+        self.generation.send_modify(|generation| *generation += 1);
         if self.client.get().is_none() {
             return;
         }

@@ -1,18 +1,20 @@
-//! The NATS service that hears requests (ADR-32 of NATS: discoverable by `nats micro`).
+//! Hears requests: one queue group over all replicas.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use async_nats::service::ServiceExt;
+use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
 use halm_actors::ingress::Heard;
 use halm_actors::ports::{PortFuture, Requests};
 use halm_protocol::{header, subject};
+use tokio::sync::watch;
 
+use super::discovery::Discovery;
 use super::link::Link;
 use crate::telemetry::{self, SPAN_REQUEST};
 
 /// Requests go to one member of this group.
-const QUEUE_GROUP: &str = "halm";
+pub(super) const QUEUE_GROUP: &str = "halm";
 
 /// Requests over NATS.
 #[derive(Clone)]
@@ -28,47 +30,61 @@ impl NatsRequests {
     }
 }
 
+type OnHeard = Box<dyn Fn(Heard) + Send + Sync>;
+
 impl Requests for NatsRequests {
-    fn listen(&self, heard: Box<dyn Fn(Heard) + Send + Sync>) -> PortFuture<String> {
+    fn listen(&self, heard: OnHeard, closing: watch::Receiver<bool>) -> PortFuture<Result<(), String>> {
         let link = self.link.clone();
         Box::pin(async move {
-            match serve(&link, heard).await {
-                Ok(()) => "the request service ended".to_owned(),
-                Err(error) => error,
+            let client = link.client()?;
+            let requests = client
+                .queue_subscribe(subject::GENERATE_ALL, QUEUE_GROUP.to_owned())
+                .await
+                .map_err(|error| error.to_string())?;
+            let discovery = Discovery::start(&client).await?;
+            tokio::select! {
+                ended = hear(requests, heard, closing) => ended,
+                fault = discovery.answer(&client) => Err(fault),
             }
         })
     }
 }
 
-async fn serve(link: &Link, heard: Box<dyn Fn(Heard) + Send + Sync>) -> Result<(), String> {
-    let client = link.client()?;
-    let text = |error: async_nats::Error| error.to_string();
-    let service = client
-        .service_builder()
-        .description("small language models, highly available")
-        .queue_group(QUEUE_GROUP)
-        .start("halm", env!("CARGO_PKG_VERSION"))
-        .await
-        .map_err(text)?;
-    let mut requests =
-        service.endpoint_builder().name("generate").add(subject::GENERATE_ALL).await.map_err(text)?;
-    while let Some(request) = requests.next().await {
-        let message = request.message;
-        let header = |name: &str| {
-            message.headers.as_ref().and_then(|headers| headers.get(name)).map(|value| value.as_str().to_owned())
-        };
-        let span = tracing::info_span!(SPAN_REQUEST, subject = %message.subject);
-        let came_with = header(header::TRACEPARENT);
-        telemetry::set_parent(&span, came_with.as_deref());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        heard(Heard {
-            subject: message.subject.to_string(),
-            reply: message.reply.as_ref().map(ToString::to_string).unwrap_or_default(),
-            key: header(header::MESSAGE_ID),
-            traceparent: telemetry::traceparent(&span).or(came_with),
-            payload: message.payload.to_vec(),
-            heard_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-        });
+/// Hands on what comes; once closing, what had come before the server heard of it.
+async fn hear(mut requests: Subscriber, heard: OnHeard, mut closing: watch::Receiver<bool>) -> Result<(), String> {
+    loop {
+        let closed = *closing.borrow_and_update();
+        if closed {
+            requests.drain().await.map_err(|error| error.to_string())?;
+            while let Some(message) = requests.next().await {
+                heard(read(&message));
+            }
+            return Ok(());
+        }
+        tokio::select! {
+            message = requests.next() => match message {
+                Some(message) => heard(read(&message)),
+                None => return Err("the subscription to requests ended".to_owned()),
+            },
+            Ok(()) = closing.changed() => {}
+        }
     }
-    Ok(())
+}
+
+fn read(message: &Message) -> Heard {
+    let header = |name: &str| {
+        message.headers.as_ref().and_then(|headers| headers.get(name)).map(|value| value.as_str().to_owned())
+    };
+    let span = tracing::info_span!(SPAN_REQUEST, subject = %message.subject);
+    let came_with = header(header::TRACEPARENT);
+    telemetry::set_parent(&span, came_with.as_deref());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Heard {
+        subject: message.subject.to_string(),
+        reply: message.reply.as_ref().map(ToString::to_string).unwrap_or_default(),
+        key: header(header::MESSAGE_ID),
+        traceparent: telemetry::traceparent(&span).or(came_with),
+        payload: message.payload.to_vec(),
+        heard_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+    }
 }

@@ -4,9 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::Client;
 use async_nats::jetstream::consumer::{self, AckPolicy};
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType,
-};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, Context};
 use halm_protocol::{ModelToken, stream, subject};
 
@@ -34,6 +32,10 @@ impl Default for StreamLimits {
 pub(super) const ACK_WAIT: Duration = Duration::from_secs(15);
 /// A repeated job id is recognised by the job stream for this long; outcomes are remembered longer.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Bytes of waiting jobs, of all models together.
+const JOBS_BYTES_MAX: i64 = 1 << 30;
+/// No job waits longer: no deadline is later than a day after admission.
+const JOB_AGE_MAX: Duration = Duration::from_secs(26 * 60 * 60);
 /// Unacknowledged deliveries of one consumer: far above what all replicas' slots add up to.
 const ACK_PENDING_MAX: i64 = 100_000;
 
@@ -56,8 +58,10 @@ pub(super) async fn prepare(client: &Client, limits: &StreamLimits, models: &[Mo
 
 async fn ensure(context: &Context, config: Config) -> Result<(), String> {
     let name = config.name.clone();
-    if context.get_stream(&name).await.is_ok() {
-        return Ok(());
+    if let Ok(found) = context.get_stream(&name).await {
+        return differs(&found.cached_info().config, &config).map_or(Ok(()), |what| {
+            Err(format!("it is there with another {what}; delete it, or set it as halm would"))
+        });
     }
     match context.create_stream(config).await {
         Ok(_) => Ok(()),
@@ -69,6 +73,27 @@ async fn ensure(context: &Context, config: Config) -> Result<(), String> {
     }
 }
 
+/// What a stream that is there has differently, of what the protocol rests on. Bounds and copies are the operator's.
+fn differs(found: &Config, needed: &Config) -> Option<&'static str> {
+    let republish = |config: &Config| config.republish.as_ref().map(|to| (to.source.clone(), to.destination.clone()));
+    let subjects = |config: &Config| {
+        let mut subjects = config.subjects.clone();
+        subjects.sort();
+        subjects
+    };
+    [
+        (subjects(found) != subjects(needed), "set of subjects"),
+        (found.retention != needed.retention, "retention"),
+        (found.discard != needed.discard, "discard policy"),
+        (republish(found) != republish(needed), "republish"),
+        (needed.max_age.is_zero() && !found.max_age.is_zero(), "max_age"),
+        (needed.allow_message_ttl && !found.allow_message_ttl, "allow_msg_ttl"),
+        (needed.allow_direct && !found.allow_direct, "allow_direct"),
+    ]
+    .into_iter()
+    .find_map(|(differs, what)| differs.then_some(what))
+}
+
 fn jobs(limits: &StreamLimits) -> Config {
     Config {
         name: stream::JOBS.to_owned(),
@@ -78,6 +103,9 @@ fn jobs(limits: &StreamLimits) -> Config {
         storage: StorageType::File,
         num_replicas: limits.copies,
         max_messages_per_subject: limits.jobs_max,
+        // For subjects that no consumer reads: a misspelt model of a program that publishes jobs itself.
+        max_bytes: JOBS_BYTES_MAX,
+        max_age: JOB_AGE_MAX,
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
         duplicate_window: DUPLICATE_WINDOW,

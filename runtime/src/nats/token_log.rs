@@ -14,6 +14,9 @@ use super::wire;
 /// Records asked for in one batch: an answer of 4,096 tokens in single ones.
 const READ_BATCH: usize = 4096;
 
+/// What a purge missed goes by itself: later than any deadline, so that no living job's fence ever does.
+const FORGOTTEN_AFTER: &str = "26h";
+
 /// The token log over NATS.
 #[derive(Clone)]
 pub struct NatsTokenLog {
@@ -49,6 +52,7 @@ impl TokenLog for NatsTokenLog {
         Box::pin(async move {
             let client = link.client().map_err(WriteFault::Refused)?;
             let mut headers = HeaderMap::new();
+            headers.insert(header::TTL, FORGOTTEN_AFTER);
             let expected = expected.map_or(0, |sequence| sequence.0);
             headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
             let stored = wire::publish(&client, subject, headers, payload).await?;
@@ -72,8 +76,7 @@ impl TokenLog for NatsTokenLog {
 
     fn append(&self, target: &LogTarget, fence: Sequence, record: &Record) -> PortFuture<Result<(), WriteFault>> {
         let for_client = target.streamed || matches!(record, Record::Final(_));
-        let subject =
-            if for_client { subject::tokens(&target.job, &target.inbox) } else { subject::log(&target.job) };
+        let subject = if for_client { subject::tokens(&target.job, &target.inbox) } else { subject::log(&target.job) };
         let (mut headers, payload) = match record {
             Record::Chunk { chunk, attempt } => {
                 let mut headers = HeaderMap::new();
@@ -88,11 +91,16 @@ impl TokenLog for NatsTokenLog {
                 (headers, outcome.to_bytes())
             }
         };
+        headers.insert(header::TTL, FORGOTTEN_AFTER);
         headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, fence.0.to_string());
         headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT, subject::fence(&target.job));
         let link = self.link.clone();
         Box::pin(async move {
             let client = link.client().map_err(WriteFault::Refused)?;
+            if link.generation_if_up().is_none() {
+                // It would wait, and go out over the next connection, under a fence of this one.
+                return Err(WriteFault::Unknown("the connection is lost".to_owned()));
+            }
             wire::publish(&client, subject, headers, payload).await?;
             Ok(())
         })
@@ -102,11 +110,9 @@ impl TokenLog for NatsTokenLog {
         let (link, target) = (self.link.clone(), target.clone());
         Box::pin(async move {
             let client = link.client().map_err(ReadFault)?;
-            let subjects = [
-                subject::tokens(&target.job, &target.inbox),
-                subject::log(&target.job),
-                subject::fence(&target.job),
-            ];
+            // The fence first: without it nothing can be appended to what is being removed.
+            let subjects =
+                [subject::fence(&target.job), subject::tokens(&target.job, &target.inbox), subject::log(&target.job)];
             for subject in subjects {
                 let body = serde_json::json!({ "filter": subject });
                 wire::ask(&client, &format!("STREAM.PURGE.{}", stream::LOG), body).await?;
@@ -158,11 +164,14 @@ async fn read_batch(client: &Client, subject: &str, from: u64) -> Result<Vec<Log
 
 fn record(message: &async_nats::Message) -> Result<LogRecord, ReadFault> {
     let headers = message.headers.as_ref();
-    let number = |name: &str| headers.and_then(|headers| headers.get(name)).and_then(|value| value.as_str().parse().ok());
-    let sequence = number("Nats-Sequence").map(Sequence).ok_or_else(|| ReadFault("a record without a sequence".to_owned()))?;
+    let number =
+        |name: &str| headers.and_then(|headers| headers.get(name)).and_then(|value| value.as_str().parse().ok());
+    let sequence =
+        number("Nats-Sequence").map(Sequence).ok_or_else(|| ReadFault("a record without a sequence".to_owned()))?;
     let record = match number(header::ATTEMPT) {
         Some(attempt) => {
-            let chunk: Chunk = serde_json::from_slice(&message.payload).map_err(|error| ReadFault(error.to_string()))?;
+            let chunk: Chunk =
+                serde_json::from_slice(&message.payload).map_err(|error| ReadFault(error.to_string()))?;
             Record::Chunk { chunk, attempt: u32::try_from(attempt).unwrap_or(u32::MAX) }
         }
         None => Record::Final(outcome(&message.payload)?),

@@ -18,6 +18,8 @@ pub(super) const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// "wrong last sequence", with and without the sequence in its text.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
+/// "JetStream not enabled", for the server and for the account.
+const NOT_ENABLED: [u64; 2] = [10076, 10039];
 /// "no message found".
 const NO_MESSAGE_FOUND: u64 = 10037;
 /// Stores are full: by messages per subject, by bytes, by the account's or server's limits.
@@ -53,6 +55,8 @@ pub(super) enum PublishFault {
     Api(ApiError),
     /// There is no stream, so nothing was stored.
     NoStream,
+    /// It is larger than the server takes, so it was not sent.
+    TooLarge,
     /// No answer.
     Unknown(String),
 }
@@ -63,6 +67,7 @@ impl From<PublishFault> for WriteFault {
             PublishFault::Api(error) if WRONG_LAST_SEQUENCE.contains(&error.err_code) => Self::Superseded,
             PublishFault::Api(error) => Self::Refused(format!("{} ({})", error.description, error.err_code)),
             PublishFault::NoStream => Self::Refused("no stream takes this subject".to_owned()),
+            PublishFault::TooLarge => Self::Refused("larger than the server takes".to_owned()),
             PublishFault::Unknown(cause) => Self::Unknown(cause),
         }
     }
@@ -75,11 +80,11 @@ pub(super) async fn publish(
     headers: HeaderMap,
     payload: Vec<u8>,
 ) -> Result<Stored, PublishFault> {
-    let request =
-        async_nats::Request::new().headers(headers).payload(payload.into()).timeout(Some(WRITE_WITHIN));
+    let request = async_nats::Request::new().headers(headers).payload(payload.into()).timeout(Some(WRITE_WITHIN));
     let answer = match client.send_request(subject, request).await {
         Ok(answer) => answer,
         Err(error) if error.kind() == RequestErrorKind::NoResponders => return Err(PublishFault::NoStream),
+        Err(error) if error.kind() == RequestErrorKind::MaxPayloadExceeded => return Err(PublishFault::TooLarge),
         Err(error) => return Err(PublishFault::Unknown(error.to_string())),
     };
     match serde_json::from_slice::<PublishAnswer>(&answer.payload) {
@@ -91,20 +96,26 @@ pub(super) async fn publish(
 
 /// Asks the JetStream API.
 pub(super) async fn ask(client: &Client, call: &str, body: serde_json::Value) -> Result<Message, ReadFault> {
-    let request =
-        async_nats::Request::new().payload(body.to_string().into()).timeout(Some(READ_WITHIN));
+    let request = async_nats::Request::new().payload(body.to_string().into()).timeout(Some(READ_WITHIN));
     client.send_request(format!("$JS.API.{call}"), request).await.map_err(|error| ReadFault(error.to_string()))
 }
 
-/// Whether this account has JetStream.
-pub(super) async fn has_jetstream(client: &Client) -> bool {
+/// Whether this account has JetStream; the cause if the server does not say.
+pub(super) async fn has_jetstream(client: &Client) -> Result<bool, String> {
     #[derive(Deserialize)]
     struct Answer {
         error: Option<ApiError>,
     }
-    match ask(client, "INFO", serde_json::Value::Null).await {
-        Err(_) => false,
-        Ok(message) => serde_json::from_slice(&message.payload).is_ok_and(|answer: Answer| answer.error.is_none()),
+    let request = async_nats::Request::new().timeout(Some(READ_WITHIN));
+    match client.send_request("$JS.API.INFO", request).await {
+        Err(error) if error.kind() == RequestErrorKind::NoResponders => Ok(false),
+        Err(error) => Err(error.to_string()),
+        Ok(message) => match serde_json::from_slice::<Answer>(&message.payload) {
+            Ok(Answer { error: None }) => Ok(true),
+            Ok(Answer { error: Some(error) }) if NOT_ENABLED.contains(&error.err_code) => Ok(false),
+            Ok(Answer { error: Some(error) }) => Err(error.description),
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 

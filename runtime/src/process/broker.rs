@@ -6,15 +6,21 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use halm_actors::ports::{BrokerProcess, PortFuture, StartedBroker};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use super::{StderrTail, exit};
 
 /// How long a server may take to listen: it reads its whole store first.
-const LISTENING_WITHIN: Duration = Duration::from_secs(20);
+const LISTENING_WITHIN: Duration = Duration::from_secs(120);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A server's first line comes at once, and is not long.
+const HELLO_WITHIN: Duration = Duration::from_secs(1);
+const HELLO_BYTES_MAX: u64 = 16 * 1024;
+/// How the server calls itself.
+const SERVER_NAME: &str = "halm-local";
 
 /// How to start a local broker.
 #[derive(Debug, Clone)]
@@ -47,7 +53,7 @@ impl BrokerProgram {
     fn config(&self) -> String {
         format!(
             "# Written by halm at each start.\n\
-             server_name: halm-local\n\
+             server_name: {SERVER_NAME}\n\
              listen: \"{}\"\n\
              max_payload: 8MB\n\
              jetstream {{\n  store_dir: {:?}\n  sync_interval: always\n}}\n",
@@ -104,10 +110,19 @@ fn words(tail: &StderrTail) -> String {
     fatal.map(|line| format!("; it said: {line}")).unwrap_or_default()
 }
 
+/// What a server says to whoever connects. Ours says its name: another's may have taken the port.
+async fn speaks_first(address: SocketAddr) -> Option<String> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    let mut hello = String::new();
+    let mut reader = BufReader::new(stream).take(HELLO_BYTES_MAX);
+    tokio::time::timeout(HELLO_WITHIN, reader.read_line(&mut hello)).await.ok()?.ok()?;
+    Some(hello)
+}
+
 async fn listening(address: SocketAddr) -> Result<(), ()> {
     let until = tokio::time::Instant::now() + LISTENING_WITHIN;
     while tokio::time::Instant::now() < until {
-        if TcpStream::connect(address).await.is_ok() {
+        if speaks_first(address).await.is_some_and(|hello| hello.contains(SERVER_NAME)) {
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use halm_actors::ports::{ProcessEvent, ProcessHandle, StartedProcess, WorkerProcess};
 use halm_protocol::worker::{Command, Event, FrameError, declared_length, decode, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 
 use super::{StderrTail, exit};
@@ -68,7 +68,7 @@ impl WorkerProcess for WorkerProgram {
                     }
                 }
             };
-            let ((), (), status) = tokio::join!(log, talk, wait(&mut child));
+            let ((), (), status) = tokio::join!(log, talk, child.wait());
             event(ProcessEvent::Exited(exit(status, tail.lines())));
         };
         Ok(StartedProcess { handle: Box::new(Handle { pid, commands }), run: Box::pin(run) })
@@ -96,10 +96,6 @@ impl WorkerProgram {
         }
         command
     }
-}
-
-async fn wait(child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
-    child.wait().await
 }
 
 /// Writes commands until nobody can send any more, then closes the pipe, which ends the process.

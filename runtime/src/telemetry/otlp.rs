@@ -27,10 +27,8 @@ struct Exporting(ureq::Agent);
 
 impl Exporting {
     fn new() -> Self {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(EXPORT_WITHIN))
-            .http_status_as_error(false)
-            .build();
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(EXPORT_WITHIN)).http_status_as_error(false).build();
         Self(config.new_agent())
     }
 }

@@ -61,10 +61,7 @@ impl Hub {
     pub(crate) fn start(body: &[u8], script: &[Reply]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (asked, closing) = (
-            Arc::<Mutex<Vec<Asked>>>::default(),
-            Arc::<AtomicBool>::default(),
-        );
+        let (asked, closing) = (Arc::<Mutex<Vec<Asked>>>::default(), Arc::<AtomicBool>::default());
         let (half, halfway) = channel();
         let (go_on, gate) = channel();
         let (body, script) = (body.to_vec(), script.to_vec());
@@ -81,14 +78,7 @@ impl Hub {
                 }
             }
         });
-        Self {
-            address,
-            asked,
-            closing,
-            thread: Some(thread),
-            halfway,
-            go_on,
-        }
+        Self { address, asked, closing, thread: Some(thread), halfway, go_on }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -119,13 +109,7 @@ impl Drop for Hub {
 }
 
 /// Serves one connection; `None` for one that asked nothing.
-fn answer(
-    mut stream: TcpStream,
-    body: &[u8],
-    reply: Reply,
-    half: &Sender<()>,
-    gate: &Receiver<()>,
-) -> Option<Asked> {
+fn answer(mut stream: TcpStream, body: &[u8], reply: Reply, half: &Sender<()>, gate: &Receiver<()>) -> Option<Asked> {
     let range = read_head(&stream)?;
     let from = match reply {
         Reply::NoRanges => 0,
@@ -136,10 +120,7 @@ fn answer(
     let status = match reply {
         Reply::Status(code) => format!("HTTP/1.1 {code} Told\r\nContent-Length: 0\r\n"),
         Reply::HangUp => {
-            return Some(Asked {
-                range,
-                sent_bytes: 0,
-            });
+            return Some(Asked { range, sent_bytes: 0 });
         }
         _ if from > 0 => format!(
             "HTTP/1.1 206 Partial Content\r\nContent-Length: {announced}\r\nContent-Range: bytes {from}-{}/{}\r\n",
@@ -155,11 +136,7 @@ fn answer(
         _ => rest.to_vec(),
     };
     write!(stream, "{status}Connection: close\r\n\r\n").ok()?;
-    let first = if matches!(reply, Reply::WaitHalfway) {
-        sent.len() / 2
-    } else {
-        sent.len()
-    };
+    let first = if matches!(reply, Reply::WaitHalfway) { sent.len() / 2 } else { sent.len() };
     // A client may hang up once it has seen enough.
     let _ = stream.write_all(&sent[..first]);
     if first < sent.len() {
@@ -167,10 +144,7 @@ fn answer(
         gate.recv().ok()?;
         let _ = stream.write_all(&sent[first..]);
     }
-    Some(Asked {
-        range,
-        sent_bytes: sent.len(),
-    })
+    Some(Asked { range, sent_bytes: sent.len() })
 }
 
 /// Reads a request's head and returns its `Range`, or `None` if there was no request.
@@ -188,11 +162,7 @@ fn read_head(stream: &TcpStream) -> Option<Option<String>> {
 }
 
 fn start_of(range: &str) -> Option<usize> {
-    range
-        .strip_prefix("bytes=")?
-        .strip_suffix('-')?
-        .parse()
-        .ok()
+    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
 }
 
 /// An entry of the catalogue for `content`, of which `pieces` says the wheels.
@@ -203,10 +173,7 @@ pub(crate) fn entry(content: &[u8], pieces: Vec<Piece>) -> ModelEntry {
         file: "tiny.gguf",
         bytes: content.len() as u64,
         sha256: leak(sha256_hex(content)),
-        hub: Some(HubFile {
-            repository: "someone/tiny",
-            file: "tiny.gguf",
-        }),
+        hub: Some(HubFile { repository: "someone/tiny", file: "tiny.gguf" }),
         pieces: Box::leak(pieces.into_boxed_slice()),
     }
 }
@@ -224,11 +191,7 @@ pub(crate) fn wheel(folder: &Path, package: &str, content: &[u8]) -> Piece {
         .args([&module, &member])
         .output()
         .expect("python3 is on PATH");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     Piece {
         package: leak(package.to_owned()),
         version: "1.0.0",

@@ -3,7 +3,7 @@
 use halm_protocol::worker::{Lease, Piece, Work};
 use halm_protocol::{ChatMessage, ErrorCode, FinishReason, Input, JobId, Outcome, Refusal, Reply, Usage};
 
-use super::super::job::{Compute, Job, LogState};
+use super::super::job::{Compute, Job};
 use super::super::{Effect, WorkerId};
 use super::Core;
 
@@ -56,18 +56,20 @@ impl Core {
             let Some(id) = self.leases.remove(&lease) else { continue };
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             job.deaths += 1;
-            if job.deaths >= self.settings.deaths_max {
-                let message = format!("{} workers died while they ran this job; it was quarantined", job.deaths);
-                job.compute = Compute::Queued;
-                self.complete(&id, Outcome::Refusal(Refusal::new(ErrorCode::Poison, message)), out);
-            } else {
+            job.compute = Compute::Queued;
+            if !self.quarantine(&id, out) {
                 self.enqueue(&id);
-                // The death is written down at once, while a spare goes on: the count must outlive this replica too.
-                if matches!(self.jobs[&id].log, LogState::Open { in_flight: None, .. }) {
-                    self.renew(&id, out);
-                }
+                self.append_next(&id, out);
             }
         }
+    }
+
+    /// Ends a job that killed as many workers as it may. True if it did.
+    pub(super) fn quarantine(&mut self, id: &JobId, out: &mut Vec<Effect>) -> bool {
+        let Some(job) = self.jobs.get(id).filter(|job| job.deaths >= self.settings.deaths_max) else { return false };
+        let message = format!("{} workers died while they ran this job; it was quarantined", job.deaths);
+        self.complete(id, Outcome::Refusal(Refusal::new(ErrorCode::Poison, message)), out);
+        true
     }
 
     pub(super) fn tokens(&mut self, lease: Lease, offset: u32, pieces: Vec<Piece>, out: &mut Vec<Effect>) {
@@ -84,7 +86,14 @@ impl Core {
         }
     }
 
-    pub(super) fn done(&mut self, lease: Lease, tail: String, reason: FinishReason, prompt_tokens: u32, out: &mut Vec<Effect>) {
+    pub(super) fn done(
+        &mut self,
+        lease: Lease,
+        tail: String,
+        reason: FinishReason,
+        prompt_tokens: u32,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(id) = self.end_lease(lease) else { return };
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.tail = tail;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use halm_protocol::{Claim, ErrorCode, JobId, Nonce, Outcome, Refusal};
 
-use super::super::job::{Compute, InFlight, InFlightKind, Job, LogState, Merged, Mode};
+use super::super::job::{Compute, InFlight, InFlightKind, Job, LogState, Merged, Mode, Written};
 use super::super::{Effect, Op, OpResult};
 use super::Core;
 use crate::moment::Moment;
@@ -26,6 +26,18 @@ impl Core {
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.log = LogState::ReadingFence { op };
         out.push(Effect::ReadFence { op, job: id.clone() });
+    }
+
+    /// Claims again at once after the first fault in a row, for most often that mends it, and else after a wait.
+    pub(super) fn renew_soon(&mut self, id: &JobId, now: Moment, out: &mut Vec<Effect>) {
+        match self.jobs.get_mut(id) {
+            Some(job) if job.faults == 0 => {
+                job.faults = 1;
+                self.renew(id, out);
+            }
+            Some(_) => self.renew_later(id, now),
+            None => {}
+        }
     }
 
     /// Claims again after a wait that grows with the number of faults in a row.
@@ -54,26 +66,30 @@ impl Core {
 
     pub(super) fn fence_read(&mut self, id: &JobId, record: Option<FenceRecord>, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let ours = |claim: &Claim| claim.incarnation == self.settings.incarnation;
         if let Some(record) = &record {
-            if job.mode == Mode::Renew && !ours(&record.claim) {
-                self.lose(id, out);
+            if job.wrote(record, &self.settings.incarnation) {
+                self.fenced(id, record.sequence, out);
                 return;
             }
-            if job.mode == Mode::TakeOver {
-                job.attempts = job.attempts.max(record.claim.attempts);
-                job.deaths = job.deaths.max(record.claim.deaths);
-            }
-            let written = job.nonce.map(|number| Nonce::new(&self.settings.incarnation, number));
-            if written.as_ref() == Some(&record.claim.nonce) {
-                let fence = record.sequence;
-                self.fenced(id, fence, out);
-                return;
+            let ours = record.claim.incarnation == self.settings.incarnation;
+            match job.mode {
+                // An older claim than ours is no later holder: the stream lost its tail, ours with it.
+                Mode::Renew if !ours && Some(record.sequence) > job.fence => {
+                    self.lose(id, out);
+                    return;
+                }
+                Mode::Renew => {}
+                Mode::TakeOver => {
+                    job.attempts = job.attempts.max(record.claim.attempts);
+                    job.deaths = job.deaths.max(record.claim.deaths);
+                }
             }
         }
         let (number, op) = (self.number(), self.op(id));
         let Some(job) = self.jobs.get_mut(id) else { return };
-        job.nonce = Some(number);
+        let expected = record.map(|record| record.sequence);
+        job.written = Some(Written { number, expected });
+        job.deaths_claimed = job.deaths;
         let upcoming = u32::from(matches!(job.compute, Compute::Unread | Compute::Queued));
         let claim = Claim {
             replica: self.settings.replica.clone(),
@@ -82,8 +98,7 @@ impl Core {
             attempts: job.attempts + upcoming,
             deaths: job.deaths,
         };
-        let expected = record.map(|record| record.sequence);
-        job.log = LogState::WritingFence { op, expected };
+        job.log = LogState::WritingFence { op };
         out.push(Effect::WriteFence { op, job: id.clone(), expected, claim });
     }
 
@@ -106,7 +121,8 @@ impl Core {
     pub(super) fn fenced(&mut self, id: &JobId, fence: Sequence, out: &mut Vec<Effect>) {
         let op = self.op(id);
         let Some(job) = self.jobs.get_mut(id) else { return };
-        job.nonce = None;
+        job.written = None;
+        job.fence = Some(fence);
         job.mode = Mode::Renew;
         job.log = LogState::ReadingOutcome { op, fence };
         out.push(Effect::ReadOutcome { op, job: id.clone() });
@@ -129,13 +145,12 @@ impl Core {
         let Some(job) = self.jobs.get_mut(id) else { return };
         let LogState::ReadingLog { fence, .. } = job.log else { return };
         job.log = LogState::Open { fence, in_flight: None };
-        job.faults = 0;
         let unread = matches!(job.compute, Compute::Unread);
         match job.merge(records) {
             Merged::Behind => {}
             Merged::Ahead => {
                 let running = matches!(job.compute, Compute::Running { .. });
-                if unread || running {
+                if (unread || running) && !self.quarantine(id, out) {
                     self.stop_computing(id, out);
                     self.enqueue(id);
                 }
@@ -147,11 +162,11 @@ impl Core {
             }
             Merged::Forked(seen) => {
                 out.push(Effect::Broken { job: id.clone(), invariant: "INV-2", seen });
-                let message = "the job's token log is damaged; ask again";
-                self.complete(id, Outcome::Refusal(Refusal::new(ErrorCode::Internal, message)), out);
-                let Some(job) = self.jobs.get_mut(id) else { return };
                 // Nothing can be added to a damaged log but its end.
                 job.appended = job.made.len();
+                job.tail_appended = true;
+                let message = "the job's token log is damaged; ask again";
+                self.complete(id, Outcome::Refusal(Refusal::new(ErrorCode::Internal, message)), out);
             }
         }
         self.append_next(id, out);
@@ -160,6 +175,11 @@ impl Core {
     pub(super) fn append_next(&mut self, id: &JobId, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get(id) else { return };
         let LogState::Open { fence, in_flight: None } = job.log else { return };
+        if job.deaths > job.deaths_claimed && !job.is_complete() {
+            // A death is written down before anything else: the count must outlive this replica too.
+            self.renew(id, out);
+            return;
+        }
         let Some((kind, record)) = job.next_record() else { return };
         let target = job.target();
         let op = self.op(id);
@@ -186,10 +206,10 @@ impl Core {
                 }
                 self.append_next(id, out);
             }
-            Err(WriteFault::Superseded) => self.renew(id, out),
+            Err(WriteFault::Superseded) => self.renew_soon(id, now, out),
             Err(WriteFault::Unknown(_)) => {
                 job.doubt = true;
-                self.renew(id, out);
+                self.renew_soon(id, now, out);
             }
             Err(WriteFault::Refused(_)) => self.renew_later(id, now),
         }
@@ -203,7 +223,13 @@ impl Core {
         out.push(Effect::StoreOutcome { op, job: id.clone(), outcome });
     }
 
-    pub(super) fn outcome_stored(&mut self, id: &JobId, result: Result<(), WriteFault>, now: Moment, out: &mut Vec<Effect>) {
+    pub(super) fn outcome_stored(
+        &mut self,
+        id: &JobId,
+        result: Result<(), WriteFault>,
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         match result {
             Ok(()) => {
@@ -212,7 +238,7 @@ impl Core {
                 self.settle(id, outcome.filter(|_| again), out);
             }
             // It has an outcome: read which, deliver that one, and acknowledge.
-            Err(WriteFault::Superseded) => self.renew(id, out),
+            Err(WriteFault::Superseded) => self.renew_soon(id, now, out),
             Err(WriteFault::Unknown(_) | WriteFault::Refused(_)) => {
                 job.doubt = true;
                 self.renew_later(id, now);

@@ -1,0 +1,10 @@
+//! The core under test: one rule at a time over a [`desk`], and all of them at once in a [`world`] of faults.
+
+mod claiming;
+mod computing;
+mod desk;
+mod history;
+mod logging;
+mod settling;
+mod storm;
+mod world;

@@ -41,7 +41,8 @@ impl Screen {
             self.draw(streams);
         } else if self.shown_at.elapsed() >= LINE_EVERY {
             self.shown_at = Instant::now();
-            let column = |(title, stream): (&&str, &Stream)| format!("{title} {:>3} tokens{}", stream.tokens(), mark(stream));
+            let column =
+                |(title, stream): (&&str, &Stream)| format!("{title} {:>3} tokens{}", stream.tokens(), mark(stream));
             println!("{}", TITLES.iter().zip(streams).map(column).collect::<Vec<_>>().join(" | "));
         }
     }

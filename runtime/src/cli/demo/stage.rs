@@ -30,13 +30,13 @@ pub(super) struct Stage {
     client: Client,
     replicas: Vec<(&'static str, Child)>,
     /// Runs while it is held; its process dies with it.
-    _broker: tokio::task::JoinSet<String>,
+    broker: tokio::task::JoinSet<String>,
     dir: TempDir,
 }
 
 impl Stage {
-    /// Starts everything and waits until each worker is ready.
-    pub(super) async fn set(model: &str) -> anyhow::Result<Self> {
+    /// Starts everything.
+    pub(super) async fn build(model: &str) -> anyhow::Result<Self> {
         let (stored, program) = fetch(model.to_owned()).await?;
         let dir = tempfile::tempdir().context("make a folder for the demo")?;
         let listen = std::net::SocketAddr::from(([127, 0, 0, 1], free_port().context("find a free port")?));
@@ -54,16 +54,25 @@ impl Stage {
             replicas.push((name, child));
         }
         let client = Client::connect(&url).await?;
-        let mut stage = Self { client, replicas, _broker: running, dir };
-        stage.wait_ready().await?;
-        Ok(stage)
+        Ok(Self { client, replicas, broker: running, dir })
+    }
+
+    /// Ends everything, and removes its folder when nobody writes there any more.
+    pub(super) async fn clear(mut self) {
+        for (_, replica) in &mut self.replicas {
+            // One that is dead already is as good.
+            let _ = replica.kill().await;
+        }
+        self.broker.shutdown().await;
+        let _ = self.dir.close();
     }
 
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    async fn wait_ready(&mut self) -> anyhow::Result<()> {
+    /// Waits until each worker is ready.
+    pub(super) async fn wait_ready(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + READY_WITHIN;
         loop {
             let seen = self.client.replicas(STATUS_WITHIN).await?;

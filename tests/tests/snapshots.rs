@@ -1,0 +1,90 @@
+//! What others read: help pages and wire formats. A change here is a change for somebody else.
+
+use halm_protocol::{
+    Beat, ChatMessage, Chunk, Digest, ErrorCode, FinishReason, Held, Incarnation, JobId, ModelToken, Refusal,
+    ReplicaName, Reply, Request, RunsModel, Usage,
+};
+use serde_json::Value;
+
+fn job() -> JobId {
+    JobId::try_from("9f86d081884c7d659a2feaa0c55ad015").expect("a job id")
+}
+
+fn digest() -> Digest {
+    Digest::try_from("b1".repeat(32)).expect("a digest")
+}
+
+fn reply() -> Reply {
+    Reply {
+        job: job(),
+        model: "smollm2:135m".to_owned(),
+        digest: digest(),
+        text: Some(" Paris.".to_owned()),
+        message: None,
+        finish_reason: FinishReason::Stop,
+        usage: Usage { prompt_tokens: 5, completion_tokens: 3 },
+        seed: 7,
+        attempts: 2,
+        resumed_at: vec![1],
+        is_final: true,
+    }
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).expect("JSON")
+}
+
+#[test]
+fn every_help_page() {
+    for (name, page) in halm::cli::help_pages() {
+        insta::assert_snapshot!(format!("help_{name}"), page);
+    }
+}
+
+#[test]
+fn a_request() {
+    let mut request = Request::prompt("The capital of France is");
+    request.max_tokens = Some(8);
+    request.seed = Some(7);
+    request.stop = vec!["\n".to_owned()];
+    request.stream = true;
+    request.deadline_ms = Some(60_000);
+    insta::assert_json_snapshot!(json(&request.to_bytes()));
+}
+
+#[test]
+fn a_chunk() {
+    let chunk = Chunk { job: job(), offset: 1, tokens: vec![7042, 30], text: " Paris.".to_owned() };
+    insta::assert_json_snapshot!(chunk);
+}
+
+#[test]
+fn a_reply_to_a_prompt_and_one_to_messages() {
+    insta::assert_json_snapshot!("reply_to_a_prompt", reply());
+    let message = ChatMessage { role: "assistant".to_owned(), content: "Paris.".to_owned() };
+    let to_messages = Reply { text: None, message: Some(message), is_final: false, ..reply() };
+    insta::assert_json_snapshot!("reply_to_messages", to_messages);
+}
+
+#[test]
+fn a_refusal() {
+    let refusal = Refusal::of_param("max_tokens", "`max_tokens` must be a whole number from 1 to 1048576, not 0");
+    insta::assert_json_snapshot!("refusal_of_a_field", json(&refusal.to_bytes()));
+    let overloaded = Refusal::new(ErrorCode::Overloaded, "the queue of this model is full");
+    let overloaded = overloaded.retry_after_ms(1000).for_job(job());
+    insta::assert_json_snapshot!("refusal_of_a_job", json(&overloaded.to_bytes()));
+}
+
+#[test]
+fn a_beat() {
+    let model = ModelToken::of_name("smollm2:135m").expect("a catalogue name");
+    let alias = ModelToken::of_name("smollm2").expect("an alias");
+    let beat = Beat {
+        replica: ReplicaName::try_from("one").expect("a name"),
+        incarnation: Incarnation::try_from("643f-2a").expect("a name"),
+        models: vec![RunsModel { token: model, alias, name: "smollm2:135m".to_owned(), digest: digest() }],
+        held: vec![Held { job: job(), ack: "$JS.ACK.HALM_JOBS.smollm2-135m.1.2.3.4.0".to_owned() }],
+        draining: false,
+    };
+    insta::assert_json_snapshot!(beat);
+}
