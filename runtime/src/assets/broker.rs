@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_version_is_read_from_what_nats_server_prints() {
         assert_eq!(parse_version("nats-server: v2.15.1\n"), Some((2, 15, 1)));
-        assert_eq!(parse_version("nats-server: v2.12.0-RC.1\n"), Some((2, 11, 0)));
+        assert_eq!(parse_version("nats-server: v2.12.0-RC.1\n"), Some((2, 12, 0)));
         assert_eq!(parse_version("nats-server: v2.12\n"), None);
         assert_eq!(parse_version("nginx version: 1.2.3\n"), None);
     }
