@@ -90,7 +90,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 pub fn help_pages() -> Vec<(String, String)> {
     let mut cli = Cli::command().term_width(100);
     let top = ("halm".to_owned(), cli.render_long_help().to_string());
-    let commands = cli.get_subcommands_mut().filter(|command| !command.is_hide_set());
+    let commands = cli.get_subcommands_mut().filter(|command| !command.is_hide_set() && command.get_name() != "help");
     let page = |command: &mut clap::Command| (command.get_name().to_owned(), command.render_long_help().to_string());
     std::iter::once(top).chain(commands.map(page)).collect()
 }

@@ -24,11 +24,9 @@ async fn measure() {
     println!("broker and replica started, both workers ready: {:.2} s", ready.as_secs_f64());
     println!("… and a text of {} tokens answered: {:.2} s", answer.tokens().len(), began.elapsed().as_secs_f64());
 
-    let replica = cluster.replica("idle").process().pid();
-    let workers = cluster.replica("idle").process().descendants();
-    let processes: Vec<(String, u32)> = std::iter::once(("replica".to_owned(), replica))
-        .chain(workers.into_iter().map(|(pid, _)| ("worker".to_owned(), pid)))
-        .collect();
+    let kind = |line: &str| if line.contains("--digest") { "worker" } else { "replica" };
+    let processes: Vec<(&str, u32)> =
+        cluster.replica("idle").process().descendants().iter().map(|(pid, line)| (kind(line), *pid)).collect();
     let before: Vec<f64> = processes.iter().map(|(_, pid)| processor_s(*pid)).collect();
     tokio::time::sleep(IDLE_FOR).await;
     let mut total = 0.0;

@@ -32,6 +32,10 @@ pub struct Settings {
     pub grace: Duration,
     /// What each turn waits for the one before it to act.
     pub turn: Duration,
+    /// Naks of a frozen peer's delivery, until somebody living is heard to hold the job.
+    pub naks_if_frozen: u32,
+    /// Between two of them: a new holder says so at once.
+    pub nak_every: Duration,
 }
 
 impl Settings {
@@ -51,9 +55,15 @@ impl Settings {
             // A client of NATS reconnects within two seconds.
             grace: Duration::from_secs(2),
             turn: Duration::from_millis(150),
+            // Together longer than a frozen peer's pulls stand in the queue, which is three seconds.
+            naks_if_frozen: 10,
+            nak_every: Duration::from_millis(400),
         }
     }
 }
+
+/// Why a frozen peer counts as gone.
+const SILENT: &str = "it is silent";
 
 /// Longer between two ticks than this, and it was we who were frozen.
 const LOOKED_AWAY: Duration = Duration::from_millis(700);
@@ -125,6 +135,8 @@ struct Peer {
 struct Orphan {
     ack: AckSubject,
     due: Moment,
+    /// Naks still to be sent, unless somebody is heard to hold the job.
+    naks: u32,
 }
 
 /// The living, and what the dead left.
@@ -247,7 +259,7 @@ impl Core {
             let gone: Vec<_> =
                 self.peers.iter().filter(|(_, peer)| frozen(peer)).map(|(name, _)| name.clone()).collect();
             for replica in gone {
-                self.bury(&replica, "it is silent", now, out);
+                self.bury(&replica, SILENT, now, out);
             }
             for (replica, peer) in &mut self.peers {
                 let due = peer.pinged_at.is_none_or(|at| now - at >= self.settings.ping_every);
@@ -257,17 +269,27 @@ impl Core {
                 }
             }
         }
+        self.give_back(now, out);
+    }
+
+    /// Naks what is due of what the dead left.
+    fn give_back(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let due: Vec<_> =
             self.orphans.iter().filter(|(_, orphan)| now >= orphan.due).map(|(job, _)| job.clone()).collect();
         for job in due {
-            if let Some(orphan) = self.orphans.remove(&job) {
-                out.push(Effect::Nak { job, ack: orphan.ack });
+            let Some(orphan) = self.orphans.get_mut(&job) else { continue };
+            out.push(Effect::Nak { job: job.clone(), ack: orphan.ack.clone() });
+            orphan.naks -= 1;
+            orphan.due = now + self.settings.nak_every;
+            if orphan.naks == 0 {
+                self.orphans.remove(&job);
             }
         }
     }
 
     /// Takes a peer from the living; the survivors take turns with what it held.
     fn bury(&mut self, replica: &ReplicaName, why: &'static str, now: Moment, out: &mut Vec<Effect>) {
+        let frozen = why == SILENT;
         let Some(peer) = self.peers.remove(replica) else { return };
         out.push(Effect::Left { replica: replica.clone(), why, held: peer.held.len() });
         let me = &self.settings.replica;
@@ -275,13 +297,12 @@ impl Core {
         // second attempt, so only one replica acts, and the next only if that one did not.
         let rank = self.peers.keys().filter(|name| *name != replica && *name < me).count();
         let due = now + self.settings.turn * u32::try_from(rank).unwrap_or(u32::MAX);
+        // A frozen replica's pulls still stand in the queue, and what is given back may be delivered to it again.
+        let naks = if frozen { self.settings.naks_if_frozen } else { 1 };
         for (job, ack) in peer.held {
-            if rank == 0 {
-                out.push(Effect::Nak { job, ack });
-            } else {
-                self.orphans.insert(job, Orphan { ack, due });
-            }
+            self.orphans.insert(job, Orphan { ack, due, naks });
         }
+        self.give_back(now, out);
     }
 }
 
@@ -365,6 +386,18 @@ mod tests {
         core.handle(beat("b", "1", &["j1"]), at(1000));
         pause(&mut core, 1000..2500);
         assert_eq!(naks(&core.handle(Event::Tick, at(2500))), ["j1"], "a second and a half is no pause");
+    }
+
+    #[test]
+    fn a_frozen_peers_job_is_given_back_until_somebody_living_holds_it() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(0));
+        let given_back = |core: &mut Core, ms: std::ops::Range<u64>| {
+            ms.step_by(50).filter(|ms| !naks(&core.handle(Event::Tick, at(*ms))).is_empty()).collect::<Vec<_>>()
+        };
+        assert_eq!(given_back(&mut core, 0..2000), [1500, 1900]);
+        core.handle(beat("c", "1", &["j1"]), at(2000));
+        assert_eq!(given_back(&mut core, 2000..3400), [0; 0]);
     }
 
     #[test]
