@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
 
 use crate::ports::BrokerProcess;
 use crate::tasks::Tasks;
@@ -22,6 +23,8 @@ pub struct LocalBroker;
 /// Its state: the task that is the process, killed when this is dropped.
 pub struct LocalBrokerState {
     _tasks: Tasks,
+    stop: Option<oneshot::Sender<()>>,
+    ended: Option<oneshot::Receiver<()>>,
 }
 
 impl Actor for LocalBroker {
@@ -38,11 +41,26 @@ impl Actor for LocalBroker {
         let started = process.start().await?;
         tracing::info!(pid = started.pid, "local broker ready");
         let mut tasks = Tasks::new(myself.get_cell());
+        let (tell_ended, ended) = oneshot::channel();
         tasks.spawn(async move {
             let how = started.run.await;
+            let _ = tell_ended.send(());
             let _ = myself.cast(LocalBrokerMsg::Exited(how));
         })?;
-        Ok(LocalBrokerState { _tasks: tasks })
+        Ok(LocalBrokerState { _tasks: tasks, stop: Some(started.stop), ended: Some(ended) })
+    }
+
+    async fn post_stop(
+        &self,
+        _myself: ActorRef<LocalBrokerMsg>,
+        state: &mut LocalBrokerState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let (Some(stop), Some(ended)) = (state.stop.take(), state.ended.take()) {
+            // One that has ended already hears nothing, and needs nothing.
+            let _ = stop.send(());
+            let _ = ended.await;
+        }
+        Ok(())
     }
 
     async fn handle(

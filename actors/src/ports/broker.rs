@@ -1,7 +1,7 @@
 //! The broker itself: connecting to it, preparing it, and running one when none is given.
 
 use halm_protocol::Refusal;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{JobSpec, PortFuture};
 use crate::ingress::Heard;
@@ -34,7 +34,9 @@ pub trait BrokerProcess: Send + Sync + 'static {
 pub struct StartedBroker {
     /// The operating system's id of it.
     pub pid: u32,
-    /// To be run as a task: ends when the process does, with how; dropping it kills the process.
+    /// Asks it to end: its store is closed, and `run` ends soon after.
+    pub stop: oneshot::Sender<()>,
+    /// To be run as a task: ends when the process has ended and is reaped, with how; dropping it kills the process.
     pub run: PortFuture<String>,
 }
 

@@ -10,6 +10,7 @@ use halm_client::{Client, Replicas};
 use halm_protocol::{JobId, ReplicaStatus};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::assets::{Assets, StoredModel};
@@ -31,6 +32,7 @@ pub(super) struct Stage {
     replicas: Vec<(&'static str, Child)>,
     /// Runs while it is held; its process dies with it.
     broker: tokio::task::JoinSet<String>,
+    stop_broker: oneshot::Sender<()>,
     dir: TempDir,
 }
 
@@ -54,16 +56,17 @@ impl Stage {
             replicas.push((name, child));
         }
         let client = Client::connect(&url).await?;
-        Ok(Self { client, replicas, broker: running, dir })
+        Ok(Self { client, replicas, broker: running, stop_broker: started.stop, dir })
     }
 
     /// Ends everything, and removes its folder when nobody writes there any more.
     pub(super) async fn clear(mut self) {
         for (_, replica) in &mut self.replicas {
-            // One that is dead already is as good.
             let _ = replica.kill().await;
         }
-        self.broker.shutdown().await;
+        // One that has ended already is as good.
+        let _ = self.stop_broker.send(());
+        while self.broker.join_next().await.is_some() {}
         let _ = self.dir.close();
     }
 
