@@ -22,7 +22,7 @@
 
 mod broker;
 mod client;
-pub mod cluster;
+mod cluster;
 mod gaps;
 mod process;
 mod program;
