@@ -198,6 +198,6 @@ pub enum LogFormat {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { log: "info,async_nats=off".to_owned(), format: LogFormat::Auto, otlp_endpoint: String::new() }
+        Self { log: "info,async_nats=off,ractor=off".to_owned(), format: LogFormat::Auto, otlp_endpoint: String::new() }
     }
 }

@@ -84,6 +84,17 @@ impl Python {
         tokio::task::spawn_blocking(fetch).await.expect("no panic")
     }
 
+    /// Runs a program and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails; the message has its words.
+    pub async fn run(&self, program: &str) -> String {
+        let output = tokio::process::Command::new(&self.program).args(["-c", program]).output().await;
+        let output = output.expect("Python runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it prints UTF-8")
+    }
+
     /// Runs `tests/python/ask.py`: one request, as a plain `request` or as a stream, as its JSON says.
     #[must_use]
     pub fn asking(&self, url: &str, model: &str, request: &serde_json::Value) -> Asking {

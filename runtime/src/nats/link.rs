@@ -1,6 +1,8 @@
 //! The connection: made once, checked, shared by all adapters.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -144,6 +146,7 @@ struct Inner {
     client: OnceLock<Client>,
     /// Counts connections: whatever was asked over an earlier one gets no answer any more.
     generation: watch::Sender<u64>,
+    lost: AtomicBool,
     /// Who hears of losses; a restarted connection actor replaces it.
     on_event: Mutex<Option<OnEvent>>,
 }
@@ -157,7 +160,13 @@ impl Link {
     #[must_use]
     pub fn new(spec: LinkSpec) -> Self {
         let generation = watch::Sender::new(0);
-        Self(Arc::new(Inner { spec, client: OnceLock::new(), generation, on_event: Mutex::new(None) }))
+        Self(Arc::new(Inner {
+            spec,
+            client: OnceLock::new(),
+            generation,
+            lost: AtomicBool::new(false),
+            on_event: Mutex::new(None),
+        }))
     }
 
     /// The client, once [`Link::connect`] has succeeded.
@@ -298,9 +307,13 @@ impl Credentials {
 impl Inner {
     fn tell(&self, event: &Event) {
         let told = match event {
-            // The first connection is no restoration: nobody listens for it yet.
+            // The first connection is no restoration; its event may come late.
+            Event::Connected if !self.lost.swap(false, Relaxed) => return,
             Event::Connected => ConnectionEvent::Restored,
-            Event::Disconnected => ConnectionEvent::Lost,
+            Event::Disconnected => {
+                self.lost.store(true, Relaxed);
+                ConnectionEvent::Lost
+            }
             Event::LameDuckMode | Event::Draining | Event::Closed | Event::SlowConsumer(_) | Event::ServerError(_) => {
                 tracing::warn!(%event, "broker connection event");
                 return;
@@ -312,9 +325,6 @@ impl Inner {
             }
         };
         self.generation.send_modify(|generation| *generation += 1);
-        if self.client.get().is_none() {
-            return;
-        }
         if let Ok(on_event) = self.on_event.lock()
             && let Some(on_event) = on_event.as_ref()
         {
