@@ -92,11 +92,11 @@ impl Actor for Consumer {
 
     async fn post_start(
         &self,
-        _myself: ActorRef<ConsumerMsg>,
+        myself: ActorRef<ConsumerMsg>,
         state: &mut ConsumerState,
     ) -> Result<(), ActorProcessingErr> {
         // An earlier incarnation was told the demand; this one must ask.
-        let _ = state.start.dispatcher.send(DispatcherMsg::TellDemand);
+        let _ = state.start.dispatcher.send(DispatcherMsg::ConsumerBegan(myself));
         Ok(())
     }
 

@@ -65,8 +65,8 @@ pub enum DispatcherMsg {
     Happened(Event),
     /// The queue delivered a job.
     Received(Box<JobSpec>, Delivery),
-    /// Tell the consumer how many jobs there is room for.
-    TellDemand,
+    /// A consumer began: tell it how many jobs there is room for. It may not be found at its address yet.
+    ConsumerBegan(ActorRef<ConsumerMsg>),
     /// How are the jobs and workers?
     Status(RpcReplyPort<(Vec<JobStatus>, Vec<WorkerStatus>)>),
     /// Take no more work; answer when every job is settled.
@@ -129,10 +129,10 @@ impl Actor for Dispatcher {
                 let deadline = state.start.clock.now() + until_unix(spec.deadline_unix_ms);
                 Event::Received { spec, delivery, deadline }
             }
-            DispatcherMsg::TellDemand => {
+            DispatcherMsg::ConsumerBegan(consumer) => {
                 // A new consumer counts from nothing, and so must we.
                 state.received = 0;
-                state.tell_demand();
+                let _ = consumer.cast(state.demand());
                 return Ok(());
             }
             DispatcherMsg::Status(reply) => {
@@ -156,7 +156,8 @@ impl Actor for Dispatcher {
             state.perform(effect, &myself)?;
         }
         if std::mem::take(&mut state.demand_changed) {
-            state.tell_demand();
+            // A consumer that is being restarted asks for the demand itself.
+            let _ = state.start.consumer.send(state.demand());
         }
         if state.is_drained {
             for reply in state.drained.drain(..) {
@@ -283,9 +284,8 @@ impl DispatcherState {
         }
     }
 
-    fn tell_demand(&self) {
-        // A consumer that is being restarted asks for the demand itself.
-        let _ = self.start.consumer.send(ConsumerMsg::Demand { room: self.core.demand(), received: self.received });
+    fn demand(&self) -> ConsumerMsg {
+        ConsumerMsg::Demand { room: self.core.demand(), received: self.received }
     }
 
     fn tell_peers(&self, message: PeersMsg) {

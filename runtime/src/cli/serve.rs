@@ -220,8 +220,7 @@ async fn attend(mut replica: Replica, link: &Link, mut signals: Signals, grace: 
         }
     }
     {
-        let drain = std::pin::pin!(replica.drain(grace));
-        let mut drain = drain;
+        let mut drain = std::pin::pin!(replica.drain(grace));
         loop {
             tokio::select! {
                 () = &mut drain => break,
