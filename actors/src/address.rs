@@ -5,12 +5,14 @@
 
 use std::fmt;
 
-use ractor::{ActorRef, ActorStatus, Message};
+use ractor::{ActorRef, Message};
 use tokio::sync::watch;
+
+use crate::mailbox::Mailbox;
 
 /// A place that successive incarnations of one actor occupy. Clones share the place.
 pub struct Address<M> {
-    slot: watch::Sender<Option<ActorRef<M>>>,
+    slot: watch::Sender<Option<Mailbox<M>>>,
 }
 
 /// No incarnation lives at the address just now; the message was not taken.
@@ -21,7 +23,7 @@ pub struct NobodyHome;
 /// Empties the address when dropped, unless the next incarnation has moved in.
 pub(crate) struct Occupancy<M: Message> {
     address: Address<M>,
-    occupant: ActorRef<M>,
+    occupant: Mailbox<M>,
 }
 
 impl<M: Message> Address<M> {
@@ -36,12 +38,12 @@ impl<M: Message> Address<M> {
     /// [`NobodyHome`] when there is none, or when it is stopping.
     pub fn send(&self, message: M) -> Result<(), NobodyHome> {
         let occupant = self.slot.borrow().clone();
-        occupant.ok_or(NobodyHome)?.send_message(message).map_err(|_| NobodyHome)
+        occupant.ok_or(NobodyHome)?.send(message)
     }
 
     /// The living incarnation.
     pub fn get(&self) -> Option<ActorRef<M>> {
-        self.slot.borrow().clone().filter(|occupant| occupant.get_status() < ActorStatus::Draining)
+        self.slot.borrow().as_ref().filter(|occupant| occupant.is_open()).map(|occupant| occupant.actor().clone())
     }
 
     /// Waits until an incarnation moves in, without limit: put a time-out around it.
@@ -52,8 +54,8 @@ impl<M: Message> Address<M> {
         let mut residents = self.slot.subscribe();
         loop {
             let resident = residents.borrow_and_update().clone();
-            if let Some(resident) = resident.filter(|resident| resident.get_status() < ActorStatus::Draining) {
-                return resident;
+            if let Some(resident) = resident.filter(Mailbox::is_open) {
+                return resident.actor().clone();
             }
             // `self` holds a sender, so the channel cannot close under us.
             if residents.changed().await.is_err() {
@@ -63,7 +65,8 @@ impl<M: Message> Address<M> {
     }
 
     /// Moves an incarnation in, for as long as the result is kept.
-    pub(crate) fn occupy(&self, occupant: ActorRef<M>) -> Occupancy<M> {
+    pub(crate) fn occupy(&self, occupant: &ActorRef<M>) -> Occupancy<M> {
+        let occupant = Mailbox::of(occupant);
         self.slot.send_replace(Some(occupant.clone()));
         Occupancy { address: self.clone(), occupant }
     }
@@ -72,7 +75,7 @@ impl<M: Message> Address<M> {
 impl<M: Message> Drop for Occupancy<M> {
     fn drop(&mut self) {
         self.address.slot.send_if_modified(|slot| {
-            let is_ours = slot.as_ref().is_some_and(|occupant| occupant.get_id() == self.occupant.get_id());
+            let is_ours = slot.as_ref().is_some_and(|occupant| occupant.id() == self.occupant.id());
             if is_ours {
                 *slot = None;
             }

@@ -10,6 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::address::Address;
 use crate::dispatcher::{DispatcherMsg, Event};
+use crate::mailbox::Mailbox;
 use crate::peers::{self, PeersMsg};
 use crate::ports::{Broker, ConnectionEvent};
 use crate::tasks::{Tasks, TooManyTasks};
@@ -59,9 +60,9 @@ impl Actor for Connection {
         myself: ActorRef<ConnectionMsg>,
         start: ConnectionStart,
     ) -> Result<ConnectionState, ActorProcessingErr> {
-        let to = myself.clone();
+        let to = Mailbox::of(&myself);
         let event = Box::new(move |event| {
-            let _ = to.cast(ConnectionMsg::Changed(event));
+            let _ = to.send(ConnectionMsg::Changed(event));
         });
         start.broker.open(event).await?;
         let tasks = Tasks::new(myself.get_cell());
@@ -89,7 +90,7 @@ impl Actor for Connection {
             ConnectionMsg::Prepared(Ok(())) => {}
             ConnectionMsg::Prepared(Err(fault)) => {
                 tracing::warn!(fault, "streams and consumers could not be prepared");
-                myself.send_after(PREPARE_AGAIN_AFTER, || ConnectionMsg::Prepare);
+                state.tasks.send_after(PREPARE_AGAIN_AFTER, &myself, ConnectionMsg::Prepare)?;
             }
         }
         Ok(())
@@ -108,9 +109,9 @@ impl Actor for Connection {
 
 impl ConnectionState {
     fn prepare(&mut self, myself: &ActorRef<ConnectionMsg>) -> Result<(), TooManyTasks> {
-        let (call, myself) = (self.start.broker.prepare(), myself.clone());
+        let (call, myself) = (self.start.broker.prepare(), Mailbox::of(myself));
         self.tasks.spawn(async move {
-            let _ = myself.cast(ConnectionMsg::Prepared(call.await));
+            let _ = myself.send(ConnectionMsg::Prepared(call.await));
         })
     }
 }

@@ -10,6 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::address::Address;
 use crate::dispatcher::DispatcherMsg;
+use crate::mailbox::Mailbox;
 use crate::ports::{Delivery, JobQueue, JobSpec, Pulled};
 use crate::tasks::{Tasks, TooManyTasks};
 
@@ -152,14 +153,14 @@ impl ConsumerState {
             return Ok(());
         }
         self.outstanding += wanted;
-        let to = myself.clone();
+        let to = Mailbox::of(myself);
         let deliver = Box::new(move |pulled| match pulled {
             Pulled::Job(spec, delivery) => {
-                let _ = to.cast(ConsumerMsg::Pulled(spec, delivery));
+                let _ = to.send(ConsumerMsg::Pulled(spec, delivery));
             }
             Pulled::NotAJob(reason) => tracing::warn!(reason, "message on the job stream is no job"),
         });
-        let (call, myself) = (self.start.queue.pull(wanted, deliver), myself.clone());
+        let (call, myself) = (self.start.queue.pull(wanted, deliver), Mailbox::of(myself));
         self.tasks.spawn(async move {
             let (got, fault) = match call.await {
                 Ok(got) => (got, None),
@@ -168,7 +169,7 @@ impl ConsumerState {
                     (got, Some(fault))
                 }
             };
-            let _ = myself.cast(ConsumerMsg::PullEnded { asked: wanted, got, fault });
+            let _ = myself.send(ConsumerMsg::PullEnded { asked: wanted, got, fault });
         })
     }
 }

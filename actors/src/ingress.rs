@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use admission::{Heard, admit};
 
+use crate::mailbox::Mailbox;
 use crate::peers::Known;
 use crate::ports::{Admitted, Inboxes, IntakeFault, JobIntake, JobSpec, OutcomeStore, Requests};
 use crate::tasks::{Tasks, TooManyTasks};
@@ -86,13 +87,14 @@ impl Actor for Ingress {
         start: IngressStart,
     ) -> Result<IngressState, ActorProcessingErr> {
         let mut tasks = Tasks::with_limit(myself.get_cell(), TASKS_MAX);
+        let myself = Mailbox::of(&myself);
         let (to, closing) = (myself.clone(), watch::Sender::new(false));
         let hand_on = Box::new(move |heard| {
-            let _ = to.cast(IngressMsg::Heard(Box::new(heard)));
+            let _ = to.send(IngressMsg::Heard(Box::new(heard)));
         });
         let listening = start.requests.listen(hand_on, closing.subscribe());
         tasks.spawn(async move {
-            let _ = myself.cast(IngressMsg::Deaf(listening.await));
+            let _ = myself.send(IngressMsg::Deaf(listening.await));
         })?;
         let admitting = Arc::new(Semaphore::new(ADMITTING_MAX));
         Ok(IngressState { start, tasks, admitting, closing, deaf: false, drained: Vec::new() })
@@ -151,11 +153,11 @@ impl IngressState {
                     self.refuse(&inbox, refusal);
                 }
                 Ok(permit) => {
-                    let (start, keyed, myself) = (self.start.clone(), heard.key.is_some(), myself.clone());
+                    let (start, keyed, myself) = (self.start.clone(), heard.key.is_some(), Mailbox::of(myself));
                     self.tasks.spawn(async move {
                         store(start, job, keyed).await;
                         drop(permit);
-                        let _ = myself.cast(IngressMsg::Admitted);
+                        let _ = myself.send(IngressMsg::Admitted);
                     })?;
                 }
             },

@@ -15,6 +15,7 @@ pub mod crash_report;
 pub mod dispatcher;
 pub mod ingress;
 pub mod local_broker;
+pub mod mailbox;
 mod moment;
 pub mod peers;
 pub mod pool;
@@ -23,6 +24,7 @@ pub mod replica;
 pub mod supervisor;
 pub mod tasks;
 pub mod tree;
+mod vitals;
 pub mod worker;
 
 pub use moment::{Clock, Moment};

@@ -34,6 +34,8 @@ pub struct PoolSpec {
     pub workers: u32,
     /// Jobs that one worker interleaves.
     pub slots_per_worker: u32,
+    /// How long a worker may take to load the model.
+    pub ready_within: Duration,
     /// Starts its worker processes.
     pub process: Arc<dyn WorkerProcess>,
     /// Its jobs.
@@ -43,6 +45,8 @@ pub struct PoolSpec {
 /// Where a pool's actors are to be found.
 #[derive(Clone)]
 pub struct PoolAddresses {
+    /// The pool's place in the tree.
+    pub path: String,
     /// The dispatcher.
     pub dispatcher: Address<DispatcherMsg>,
     /// The consumer.
@@ -54,8 +58,9 @@ pub struct PoolAddresses {
 impl PoolAddresses {
     /// Places for a pool of this size.
     #[must_use]
-    pub fn new(workers: u32) -> Self {
+    pub fn new(path: String, workers: u32) -> Self {
         Self {
+            path,
             dispatcher: Address::new(),
             consumer: Address::new(),
             workers: (1..=workers).map(|number| (WorkerId(number), Address::new())).collect(),
@@ -120,14 +125,19 @@ impl PoolSpec {
         let spec =
             SupervisorSpec::new(Strategy::OneForOne).intensity(WORKER_RESTARTS.0, WORKER_RESTARTS.1).backoff(backoff);
         addresses.workers.iter().fold(spec, |spec, (worker, address)| {
-            let start = WorkerStart {
-                worker: *worker,
-                process: Arc::clone(&self.process),
-                digest: self.model.digest.clone(),
-                dispatcher: addresses.dispatcher.clone(),
-                clock,
-            };
-            spec.child(ChildSpec::actor(&worker.to_string(), address.clone(), move |_| (Worker, start.clone())))
+            let (worker, pool, dispatcher) = (*worker, self.clone(), addresses.dispatcher.clone());
+            spec.child(ChildSpec::actor(&worker.to_string(), address.clone(), move |context| {
+                let start = WorkerStart {
+                    worker,
+                    path: context.path.clone(),
+                    process: Arc::clone(&pool.process),
+                    digest: pool.model.digest.clone(),
+                    ready_within: pool.ready_within,
+                    dispatcher: dispatcher.clone(),
+                    clock,
+                };
+                (Worker, start)
+            }))
         })
     }
 }

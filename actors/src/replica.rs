@@ -20,7 +20,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use halm_protocol::{ActorStatus, Incarnation, JobStatus, ReplicaName, ReplicaStatus, RunsModel, WorkerStatus};
+use halm_protocol::{
+    ActorStatus, CrashRecord, Incarnation, JobStatus, ReplicaName, ReplicaStatus, RunsModel, StatusQuestion,
+    WorkerStatus,
+};
 use ractor::RpcReplyPort;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -28,25 +31,26 @@ use tokio::time::timeout;
 use crate::address::Address;
 use crate::connection::{Connection, ConnectionMsg, ConnectionStart};
 use crate::consumer::ConsumerMsg;
+use crate::crash_report::CrashReport;
 use crate::dispatcher::{DispatcherMsg, DispatcherPorts, Event};
 use crate::ingress::{Ingress, IngressMsg, IngressStart};
-use crate::local_broker::{LocalBroker, LocalBrokerMsg};
+use crate::local_broker;
 use crate::moment::Clock;
 use crate::peers::{Known, Peers, PeersMsg, PeersStart};
 use crate::pool::{PoolAddresses, PoolSpec};
 use crate::ports::{Broker, BrokerProcess, JobIntake, PeerBus, Requests};
-use crate::supervisor::{Backoff, ChildSpec, Ended, Root, Shutdown, StartError, Strategy, Supervisor, SupervisorSpec};
+use crate::supervisor::{ChildSpec, Ended, Root, StartError, Strategy, Supervisor, SupervisorSpec};
 use crate::tree::TreeNode;
 use crate::worker::WorkerMsg;
 
+/// The root's id.
+const ROOT: &str = "root";
+/// Crash reports that one answer shows.
+const REPORTS_SHOWN: usize = 20;
 /// Restarts of the root's children before the replica gives up and leaves the rest to its orchestrator.
 const ROOT_RESTARTS: (u32, Duration) = (5, Duration::from_secs(60));
-/// Restarts of a local broker: it may be killed now and then, but not for ever.
-const BROKER_RESTARTS: (u32, Duration) = (20, Duration::from_secs(60));
 /// Opening the connection, streams and consumers included; a cluster that is electing leaders needs some seconds.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
-/// Starting a local broker that replays a large store.
-const BROKER_WITHIN: Duration = Duration::from_secs(150);
 /// An actor that does not tell its status in this time is left out.
 const STATUS_WITHIN: Duration = Duration::from_millis(300);
 
@@ -99,7 +103,10 @@ impl Addresses {
             ingress: Address::new(),
             peers: Address::new(),
             connection: Address::new(),
-            pools: pools.iter().map(|pool| PoolAddresses::new(pool.workers)).collect(),
+            pools: pools
+                .iter()
+                .map(|pool| PoolAddresses::new(format!("{ROOT}/pools/{}", pool.id()), pool.workers))
+                .collect(),
         }
     }
 }
@@ -126,7 +133,7 @@ impl Replica {
         let (known_sender, known) = watch::channel(Known::default());
         let models: Vec<_> = spec.pools.iter().map(|pool| pool.model.clone()).collect();
         let tree = tree(&spec, &addresses, clock, &models, known_sender, &known);
-        let root = Supervisor::start_root("root", tree).await?;
+        let root = Supervisor::start_root(ROOT, tree).await?;
         let draining = watch::channel(false).0;
         Ok(Self { identity: spec.identity, models, root, addresses, known, clock, draining })
     }
@@ -163,17 +170,22 @@ impl Replica {
         self.root.shutdown().await;
     }
 
-    /// What `halm status` shows of this replica.
-    pub async fn status(&self) -> ReplicaStatus {
+    /// What `halm status` shows of this replica: all of it, or what is at and below a path, with its crash reports.
+    pub async fn status(&self, question: &StatusQuestion) -> ReplicaStatus {
+        let within = |path: &str| question.path.as_deref().is_none_or(|above| is_within(path, above));
         let mut tree = Vec::new();
         if let Ok(root) = self.root.tree().await {
             flatten(&root, &mut tree);
+            tree.retain(|actor| within(&actor.path));
         }
         let (mut jobs, mut workers) = (Vec::new(), Vec::new());
         for pool in &self.addresses.pools {
             let (pool_jobs, pool_workers) = pool_status(pool).await;
             jobs.extend(pool_jobs);
-            workers.extend(pool_workers);
+            workers.extend(pool_workers.into_iter().filter(|worker| within(&worker.path)));
+        }
+        if question.path.is_some() {
+            jobs.clear();
         }
         ReplicaStatus {
             replica: self.identity.replica.clone(),
@@ -187,7 +199,18 @@ impl Replica {
             workers,
             jobs,
             peers: self.known.borrow().replicas.clone(),
+            crashes: self.root.crash_counts(),
+            crash_reports: self.crash_reports(question),
         }
+    }
+
+    fn crash_reports(&self, question: &StatusQuestion) -> Vec<CrashRecord> {
+        let Some(above) = &question.path else { return Vec::new() };
+        let reports = self.root.crash_reports();
+        let mut shown: Vec<_> = reports.iter().filter(|report| is_within(report.path.as_str(), above)).collect();
+        let forgotten = shown.len().saturating_sub(REPORTS_SHOWN);
+        shown.drain(..forgotten).for_each(drop);
+        shown.into_iter().map(CrashReport::record).collect()
     }
 }
 
@@ -233,7 +256,10 @@ fn tree(
     let root = SupervisorSpec::new(Strategy::RestForOne).intensity(ROOT_RESTARTS.0, ROOT_RESTARTS.1);
     let root = match &spec.local_broker {
         None => root,
-        Some(process) => root.child(local_broker(process)),
+        Some(process) => {
+            let process = Arc::clone(process);
+            root.child(ChildSpec::supervisor("broker", move || local_broker::supervisor(&process)))
+        }
     };
     root.child(
         ChildSpec::actor("connection", addresses.connection.clone(), move |_| (Connection, connection.clone()))
@@ -250,38 +276,25 @@ fn tree(
     .child(ChildSpec::actor("ingress", addresses.ingress.clone(), move |_| (Ingress, ingress.clone())))
 }
 
-fn local_broker(process: &Arc<dyn BrokerProcess>) -> ChildSpec {
-    let process = Arc::clone(process);
-    ChildSpec::supervisor("broker", move || {
-        let (process, address) = (Arc::clone(&process), Address::<LocalBrokerMsg>::new());
-        let child = ChildSpec::actor("nats-server", address, move |_| (LocalBroker, Arc::clone(&process)))
-            .start_timeout(BROKER_WITHIN)
-            .shutdown(Shutdown::Timeout(Duration::from_secs(5)));
-        let backoff = Backoff {
-            first: Duration::from_millis(20),
-            max: Duration::from_secs(1),
-            reset_after: Duration::from_secs(10),
-        };
-        SupervisorSpec::new(Strategy::OneForOne)
-            .intensity(BROKER_RESTARTS.0, BROKER_RESTARTS.1)
-            .backoff(backoff)
-            .child(child)
-    })
-}
-
 async fn pool_status(pool: &PoolAddresses) -> (Vec<JobStatus>, Vec<WorkerStatus>) {
-    let asked = timeout(STATUS_WITHIN, ask(&pool.dispatcher, DispatcherMsg::Status)).await;
-    let (jobs, mut workers) = asked.ok().flatten().unwrap_or_default();
-    for worker in &mut workers {
-        let Some(address) = pool.workers.iter().find(|(id, _)| id.0 == worker.worker).map(|(_, address)| address)
-        else {
-            continue;
-        };
-        if let Ok(Some(of_process)) = timeout(STATUS_WITHIN, ask(address, WorkerMsg::Status)).await {
-            worker.pid = of_process.pid;
-        }
-    }
-    (jobs, workers)
+    let jobs = async {
+        let asked = timeout(STATUS_WITHIN, ask(&pool.dispatcher, DispatcherMsg::Status)).await;
+        let mut jobs = asked.ok().flatten().unwrap_or_default();
+        jobs.iter_mut().for_each(|job| job.pool.clone_from(&pool.path));
+        jobs
+    };
+    let workers = pool.workers.iter().map(|(worker, address)| async move {
+        let asked = timeout(STATUS_WITHIN, ask(address, WorkerMsg::Status)).await;
+        // Between two incarnations there is nobody to ask, and no process.
+        asked.ok().flatten().unwrap_or_else(|| WorkerStatus {
+            path: format!("{}/workers/{worker}", pool.path),
+            worker: worker.0,
+            pid: None,
+            ready: false,
+            jobs: Vec::new(),
+        })
+    });
+    join(jobs, join_all(workers)).await
 }
 
 /// Asks an actor; `None` if nobody lives there or it died before it answered.
@@ -294,6 +307,11 @@ async fn ask<M: ractor::Message, T: Send + 'static>(
     answer.await.ok()
 }
 
+/// Whether a path is this place or below it.
+fn is_within(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn flatten(node: &TreeNode, out: &mut Vec<ActorStatus>) {
     let state = serde_json::to_value(node.state).ok().and_then(|state| state.as_str().map(str::to_owned));
     out.push(ActorStatus {
@@ -301,6 +319,7 @@ fn flatten(node: &TreeNode, out: &mut Vec<ActorStatus>) {
         state: state.unwrap_or_default(),
         uptime_ms: node.uptime_ms.unwrap_or(0),
         restarts: node.restarts,
+        mailbox: node.mailbox.and_then(|waiting| u64::try_from(waiting).ok()),
         last_exit: node.last_exit.clone(),
     });
     for child in &node.children {

@@ -17,6 +17,7 @@ mod exit;
 mod intensity;
 mod names;
 mod policy;
+mod process_end;
 mod protocol;
 mod root;
 mod shell;
@@ -25,11 +26,11 @@ mod watched;
 
 pub use backoff::Backoff;
 pub use child::{ChildStanding, LAST_RESTARTS_MAX, LastRestart};
-pub(crate) use exit::TASK_PANICKED;
 pub use exit::{Escalation, ExitClass, ExitReason, Hook};
 pub use intensity::Intensity;
 pub use names::{CHILD_ID_BYTES_MAX, ChildId, ChildPath, InvalidId};
 pub use policy::{AutoShutdown, CHILDREN_MAX, ChildKind, Policy, Restart, Settings, Shutdown, SpecError, Strategy};
+pub use process_end::ProcessEnd;
 pub use protocol::{
     Action, Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, Report, RunId,
     TimerId,

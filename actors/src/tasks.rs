@@ -4,16 +4,19 @@
 //! unseen: it stops the owner, with the panic's message in the reason, so that the owner's supervisor sees a crash.
 //! Every actor that waits for something keeps one of these in its state.
 
-use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use ractor::{ActorCell, ActorRef, Message};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::supervisor::TASK_PANICKED;
+use crate::crash_report::{Crash, panics};
+use crate::mailbox::Mailbox;
+use crate::supervisor::{ExitReason, Hook};
+use crate::vitals::{self, Vitals};
 
 /// Tasks of one actor unless it says otherwise: each is a wait, and an actor that waits for more than a thousand things
 /// is leaking them.
@@ -22,6 +25,7 @@ pub const TASKS_MAX: usize = 1024;
 /// An actor's tasks; dropping it aborts them all.
 pub struct Tasks {
     owner: ActorCell,
+    vitals: Option<Arc<Vitals>>,
     running: JoinSet<()>,
     limit: usize,
 }
@@ -44,7 +48,8 @@ impl Tasks {
 
     /// No tasks yet, and at most `limit`.
     pub fn with_limit(owner: ActorCell, limit: usize) -> Self {
-        Self { owner, running: JoinSet::new(), limit }
+        let vitals = vitals::of(owner.get_id());
+        Self { owner, vitals, running: JoinSet::new(), limit }
     }
 
     /// Runs a future beside the mailbox.
@@ -68,12 +73,21 @@ impl Tasks {
         if self.running.len() >= self.limit {
             return Err(TooManyTasks { task: name, limit: self.limit });
         }
-        let owner = self.owner.clone();
-        Ok(self.running.spawn(async move {
-            if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
-                owner.stop(Some(format!("{TASK_PANICKED}{}", panic_message(panic.as_ref()))));
+        let (owner, vitals) = (self.owner.clone(), self.vitals.clone());
+        let watched = async move {
+            let Err(panic) = AssertUnwindSafe(future).catch_unwind().await else { return };
+            let reason = ExitReason::Panicked { hook: Hook::Task, message: panics::message(panic.as_ref()) };
+            let text = reason.to_string();
+            if let Some(vitals) = vitals {
+                vitals.leave(Crash::new(reason, panics::take()));
             }
-        }))
+            owner.stop(Some(text));
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one place that spawns tasks, and it supervises them"
+        )]
+        Ok(self.running.spawn(watched))
     }
 
     /// Sends a message after a time, unless aborted.
@@ -83,13 +97,35 @@ impl Tasks {
     pub fn send_after<M: Message>(
         &mut self,
         after: Duration,
-        to: ActorRef<M>,
+        to: &ActorRef<M>,
         message: M,
     ) -> Result<AbortHandle, TooManyTasks> {
+        let to = Mailbox::of(to);
         self.spawn_named("timer", async move {
             tokio::time::sleep(after).await;
             // A receiver that is gone needs no timer.
-            let _ = to.send_message(message);
+            let _ = to.send(message);
+        })
+    }
+
+    /// Sends a message again and again, the first after one period, until the receiver is gone.
+    ///
+    /// # Errors
+    /// When the limit is reached.
+    pub fn send_every<M: Message>(
+        &mut self,
+        period: Duration,
+        to: &ActorRef<M>,
+        message: impl Fn() -> M + Send + 'static,
+    ) -> Result<(), TooManyTasks> {
+        let to = Mailbox::of(to);
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(period).await;
+                if to.send(message()).is_err() {
+                    return;
+                }
+            }
         })
     }
 
@@ -102,13 +138,4 @@ impl Tasks {
     pub fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_else(|| "a panic without a message".to_owned())
 }

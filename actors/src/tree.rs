@@ -39,6 +39,8 @@ pub struct TreeNode {
     pub uptime_ms: Option<u64>,
     /// How often it was restarted.
     pub restarts: u64,
+    /// Messages that wait in its mailbox.
+    pub mailbox: Option<usize>,
     /// Why it ended last.
     pub last_exit: Option<String>,
     /// Its children, in start order.
@@ -46,13 +48,14 @@ pub struct TreeNode {
 }
 
 impl TreeNode {
-    pub(crate) fn of_child(supervisor: &ChildPath, view: &ChildView) -> Self {
+    pub(crate) fn of_child(supervisor: &ChildPath, view: &ChildView, mailbox: Option<usize>) -> Self {
         Self {
             path: supervisor.child(&view.id).to_string(),
             kind: view.kind,
             state: view.standing.into(),
             uptime_ms: view.uptime.map(in_ms),
             restarts: view.restarts,
+            mailbox,
             last_exit: view.last_exit.as_ref().map(ToString::to_string),
             children: Vec::new(),
         }

@@ -7,19 +7,24 @@
 
 mod pulse;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use halm_protocol::worker::{Command, Event as Said, Lease, Work};
-use halm_protocol::{Digest, WorkerStatus};
+use halm_protocol::{Activity, Digest, WorkerStatus};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::oneshot;
 
 use crate::address::Address;
+use crate::crash_report::{Crash, Evidence};
 use crate::dispatcher::{DispatcherMsg, Event, WorkerId};
-use crate::moment::Clock;
+use crate::mailbox::Mailbox;
+use crate::moment::{Clock, Moment};
 use crate::ports::{Exit, ProcessEvent, ProcessHandle, WorkerProcess};
-use crate::tasks::Tasks;
-use pulse::{Pulse, Stall};
+use crate::supervisor::{ChildPath, ExitReason, ProcessEnd};
+use crate::tasks::{Tasks, TooManyTasks};
+use pulse::Pulse;
 
 /// How often a worker's pulse is looked at: a fraction of the shortest stall that counts.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -31,8 +36,12 @@ pub struct WorkerStart {
     pub worker: WorkerId,
     /// Starts its process.
     pub process: Arc<dyn WorkerProcess>,
+    /// Its place in the tree.
+    pub path: ChildPath,
     /// The weights that it must have loaded.
     pub digest: Digest,
+    /// How long loading them may take.
+    pub ready_within: Duration,
     /// Who gives it work.
     pub dispatcher: Address<DispatcherMsg>,
     /// The replica's clock.
@@ -55,33 +64,6 @@ pub enum WorkerMsg {
     Status(RpcReplyPort<WorkerStatus>),
 }
 
-/// Why a worker ended.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerEnded {
-    /// The process could not be started.
-    #[error("worker process did not start: {0}")]
-    NotStarted(String),
-    /// The process ended by itself, or by somebody's signal.
-    #[error("worker process {exit}{}", tail(.exit))]
-    Exited {
-        /// How.
-        exit: Exit,
-    },
-    /// The process hung and was killed.
-    #[error("worker process hung ({stall}) and was killed")]
-    Stalled {
-        /// What was seen.
-        stall: Stall,
-    },
-    /// The process broke the protocol and was killed.
-    #[error("worker process sent garbage ({0}) and was killed")]
-    Garbage(String),
-}
-
-fn tail(exit: &Exit) -> String {
-    exit.stderr_tail.last().map(|line| format!("; its last words: {line}")).unwrap_or_default()
-}
-
 /// The actor.
 pub struct Worker;
 
@@ -90,10 +72,15 @@ pub struct WorkerState {
     start: WorkerStart,
     tasks: Tasks,
     process: Option<Box<dyn ProcessHandle>>,
+    /// Told when the process is gone and reaped.
+    gone: Option<oneshot::Receiver<()>>,
     pulse: Pulse,
     ready: bool,
+    ready_by: Moment,
+    /// What it computes, for its crash report.
+    doing: BTreeMap<Lease, Activity>,
     /// Why we killed it, if we did.
-    killed: Option<WorkerEnded>,
+    killed: Option<ProcessEnd>,
 }
 
 impl Drop for WorkerState {
@@ -114,10 +101,29 @@ impl Actor for Worker {
         myself: ActorRef<WorkerMsg>,
         start: WorkerStart,
     ) -> Result<WorkerState, ActorProcessingErr> {
-        let pulse = Pulse::new(start.clock.now());
+        let now = start.clock.now();
         let tasks = Tasks::new(myself.get_cell());
-        myself.cast(WorkerMsg::Load)?;
-        Ok(WorkerState { start, tasks, process: None, pulse, ready: false, killed: None })
+        Mailbox::of(&myself).send(WorkerMsg::Load)?;
+        Ok(WorkerState {
+            ready_by: now + start.ready_within,
+            start,
+            tasks,
+            process: None,
+            gone: None,
+            pulse: Pulse::new(now),
+            ready: false,
+            doing: BTreeMap::new(),
+            killed: None,
+        })
+    }
+
+    /// Ends the process in order, before the actor is gone.
+    async fn post_stop(&self, _myself: ActorRef<WorkerMsg>, state: &mut WorkerState) -> Result<(), ActorProcessingErr> {
+        if let (Some(process), Some(gone)) = (&mut state.process, state.gone.take()) {
+            process.stop();
+            let _ = gone.await;
+        }
+        Ok(())
     }
 
     async fn handle(
@@ -129,23 +135,18 @@ impl Actor for Worker {
         match message {
             WorkerMsg::Load => state.load(&myself)?,
             WorkerMsg::Did(ProcessEvent::Said(said)) => state.hear(said),
-            WorkerMsg::Did(ProcessEvent::Garbage(seen)) => state.kill(WorkerEnded::Garbage(seen)),
-            WorkerMsg::Did(ProcessEvent::Exited(exit)) => {
-                state.process = None;
-                return Err(state.killed.take().unwrap_or(WorkerEnded::Exited { exit }).into());
+            WorkerMsg::Did(ProcessEvent::Garbage(seen)) => state.kill(ProcessEnd::Garbage { seen }),
+            WorkerMsg::Did(ProcessEvent::PipeClosed) => state.kill(ProcessEnd::PipeClosed),
+            WorkerMsg::Did(ProcessEvent::Exited(exit)) => return Err(state.crash(exit).into()),
+            WorkerMsg::Start(work) => state.start_work(work),
+            WorkerMsg::Cancel(lease) => {
+                state.doing.remove(&lease);
+                state.send(Command::Cancel { lease });
             }
-            WorkerMsg::Start(work) => state.send(Command::Start(work)),
-            WorkerMsg::Cancel(lease) => state.send(Command::Cancel { lease }),
-            WorkerMsg::Look => {
-                if let Some(stall) = state.pulse.stall(state.start.clock.now()) {
-                    state.kill(WorkerEnded::Stalled { stall });
-                }
-                myself.send_after(LOOK_EVERY, || WorkerMsg::Look);
-            }
+            WorkerMsg::Look => state.look(&myself)?,
             WorkerMsg::Status(reply) => {
-                let pid = state.process.as_ref().map(|process| process.pid());
-                let status = WorkerStatus { worker: state.start.worker.0, pid, ready: state.ready, jobs: Vec::new() };
-                let _ = reply.send(status);
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(state.status());
             }
         }
         Ok(())
@@ -164,17 +165,50 @@ impl Actor for Worker {
 
 impl WorkerState {
     fn load(&mut self, myself: &ActorRef<WorkerMsg>) -> Result<(), ActorProcessingErr> {
-        let to = myself.clone();
+        let mailbox = Mailbox::of(myself);
+        let to = mailbox.clone();
         let event = Box::new(move |did| {
-            let _ = to.cast(WorkerMsg::Did(did));
+            let _ = to.send(WorkerMsg::Did(did));
         });
-        let started = self.start.process.start(event).map_err(WorkerEnded::NotStarted)?;
+        let not_started = |message| Crash::from(ExitReason::Process(ProcessEnd::NotStarted { message }));
+        let started = self.start.process.start(event).map_err(not_started)?;
         tracing::debug!(worker = self.start.worker.0, pid = started.handle.pid(), "worker process started");
         self.process = Some(started.handle);
         self.pulse = Pulse::new(self.start.clock.now());
-        self.tasks.spawn(started.run)?;
-        myself.cast(WorkerMsg::Look)?;
+        let (tell_gone, gone) = oneshot::channel();
+        self.gone = Some(gone);
+        self.tasks.spawn(async move {
+            started.run.await;
+            let _ = tell_gone.send(());
+        })?;
+        mailbox.send(WorkerMsg::Look)?;
         Ok(())
+    }
+
+    fn look(&mut self, myself: &ActorRef<WorkerMsg>) -> Result<(), TooManyTasks> {
+        let now = self.start.clock.now();
+        if let Some(stall) = self.pulse.stall(now) {
+            self.kill(ProcessEnd::Hung { seen: stall.to_string() });
+        } else if !self.ready && now > self.ready_by {
+            self.kill(ProcessEnd::NotReady { within: self.start.ready_within });
+        }
+        self.tasks.send_after(LOOK_EVERY, myself, WorkerMsg::Look).map(drop)
+    }
+
+    fn status(&self) -> WorkerStatus {
+        WorkerStatus {
+            path: self.start.path.to_string(),
+            worker: self.start.worker.0,
+            pid: self.process.as_ref().map(|process| process.pid()),
+            ready: self.ready,
+            jobs: self.doing.values().cloned().collect(),
+        }
+    }
+
+    fn start_work(&mut self, work: Box<Work>) {
+        let offset = u32::try_from(work.generated.len()).unwrap_or(u32::MAX);
+        self.doing.insert(work.lease, Activity { job: work.job.clone(), attempt: work.attempt, offset });
+        self.send(Command::Start(work));
     }
 
     fn send(&mut self, command: Command) {
@@ -184,7 +218,7 @@ impl WorkerState {
         }
     }
 
-    fn kill(&mut self, why: WorkerEnded) {
+    fn kill(&mut self, why: ProcessEnd) {
         if let Some(process) = &self.process
             && self.killed.is_none()
         {
@@ -193,11 +227,19 @@ impl WorkerState {
         }
     }
 
+    /// The process is gone; so is the actor, with this reason.
+    fn crash(&mut self, exit: Exit) -> Crash {
+        self.process = None;
+        let end = self.killed.take().unwrap_or(exit.end);
+        let doing = std::mem::take(&mut self.doing).into_values().collect();
+        Crash::new(ExitReason::Process(end), Evidence { stderr_tail: exit.stderr_tail, doing, ..Evidence::default() })
+    }
+
     fn hear(&mut self, said: Said) {
         let event = match said {
             Said::Beat { pulse, digest, .. } => {
                 if digest != self.start.digest {
-                    self.kill(WorkerEnded::Garbage(format!("it runs the weights {}", digest.short())));
+                    self.kill(ProcessEnd::Garbage { seen: format!("it runs the weights {}", digest.short()) });
                 }
                 self.pulse.heard(pulse, self.start.clock.now());
                 return;
@@ -207,11 +249,20 @@ impl WorkerState {
                 tracing::info!(worker = self.start.worker.0, load_ms, context_tokens, "worker ready");
                 Event::WorkerReady { worker: self.start.worker }
             }
-            Said::Tokens { lease, offset, pieces } => Event::Tokens { lease, offset, pieces },
+            Said::Tokens { lease, offset, pieces } => {
+                if let Some(activity) = self.doing.get_mut(&lease) {
+                    activity.offset = offset.saturating_add(u32::try_from(pieces.len()).unwrap_or(u32::MAX));
+                }
+                Event::Tokens { lease, offset, pieces }
+            }
             Said::Done { lease, text, reason, prompt_tokens } => {
+                self.doing.remove(&lease);
                 Event::Done { lease, tail: text, reason, prompt_tokens }
             }
-            Said::Failed { lease, code, message, param, retry } => Event::Failed { lease, code, message, param, retry },
+            Said::Failed { lease, code, message, param, retry } => {
+                self.doing.remove(&lease);
+                Event::Failed { lease, code, message, param, retry }
+            }
         };
         let _ = self.start.dispatcher.send(DispatcherMsg::Happened(event));
     }

@@ -6,6 +6,7 @@ mod probe;
 use std::time::Duration;
 
 use halm_actors::address::Address;
+use halm_actors::mailbox::Mailbox;
 use halm_actors::supervisor::{
     CallError, CallFailed, ChildSpec, ChildStanding, Ended, Restart, Shutdown, StartError, Strategy, Supervisor,
     SupervisorMsg, SupervisorRef, SupervisorSpec,
@@ -226,7 +227,7 @@ async fn escalation_climbs_with_its_chain_of_causes() {
     let mut root = Supervisor::start_root("root", nested(&diary)).await.expect("starts");
     for crash in 1..=4 {
         let worker = tokio::time::timeout(Duration::from_secs(20), diary.address("w1").wait()).await.expect("lives");
-        worker.send_message(ProbeMsg::Panic("boom")).expect("lives");
+        Mailbox::of(&worker).send(ProbeMsg::Panic("boom")).expect("lives");
         diary.contains_times("w1 gone", crash).await;
     }
     let Ended::Escalated(escalation) = root.stopped().await else { panic!("the root did not give up") };

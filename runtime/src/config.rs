@@ -137,6 +137,9 @@ pub struct ModelConfig {
     pub threads: usize,
     /// Most tokens of prompt and answer; 0: as many as the model can. Less saves memory.
     pub context_tokens: usize,
+    /// Most memory of each worker in MB, mapped weights aside; 0: nine tenths of the machine's (or the container's),
+    /// divided by all workers. A worker that wants more ends, alone, and is restarted.
+    pub memory_mb: u64,
 }
 
 impl Default for ModelConfig {
@@ -148,6 +151,7 @@ impl Default for ModelConfig {
             slots: 4,
             threads: 0,
             context_tokens: 0,
+            memory_mb: 0,
         }
     }
 }

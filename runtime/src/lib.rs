@@ -6,6 +6,7 @@
 pub mod assets;
 pub mod cli;
 pub mod config;
+mod memory;
 pub mod nats;
 pub mod process;
 pub mod replica;

@@ -4,9 +4,11 @@
 //! ends its children in order. Each dies with its parent, whatever killed that.
 
 mod broker;
+mod stop;
 mod worker;
 
 pub use broker::{BrokerProgram, check_free, free_port};
+pub use stop::StopTimes;
 pub use worker::WorkerProgram;
 
 use std::collections::VecDeque;
@@ -15,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use halm_actors::ports::Exit;
+use halm_actors::supervisor::ProcessEnd;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 /// Lines of standard error that are kept for the crash report.
@@ -75,8 +78,18 @@ pub fn die_with_parent(parent: u32) -> anyhow::Result<()> {
 
 fn exit(status: std::io::Result<ExitStatus>, stderr_tail: Vec<String>) -> Exit {
     use std::os::unix::process::ExitStatusExt;
-    match status {
-        Ok(status) => Exit { code: status.code(), signal: status.signal(), stderr_tail },
-        Err(_) => Exit { code: None, signal: None, stderr_tail },
+    let end = match status.map(|status| (status.signal(), status.code())) {
+        Ok((Some(signal), _)) => ProcessEnd::Signalled { signal },
+        Ok((None, Some(code))) => ProcessEnd::Exited { code },
+        Ok((None, None)) | Err(_) => ProcessEnd::Unknown,
+    };
+    Exit { end, stderr_tail }
+}
+
+/// Sends a signal to a process group; its leader has the group's number, and is not reaped while this is called.
+fn signal_group(leader: u32, signal: rustix::process::Signal) {
+    if let Some(group) = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw) {
+        // A group that is gone needs no signal.
+        let _ = rustix::process::kill_process_group(group, signal);
     }
 }

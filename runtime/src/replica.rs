@@ -15,12 +15,16 @@ use halm_protocol::{Digest, Incarnation, ModelToken, ReplicaName, RunsModel};
 
 use crate::assets::{Assets, StoredModel};
 use crate::config::{Config, ModelConfig, NatsConfig};
+use crate::memory;
 use crate::nats::{
     Credentials, JobConsumer, Link, LinkSpec, NatsBeats, NatsInboxes, NatsIntake, NatsOutcomes, NatsRequests,
     NatsTokenLog, StreamLimits,
 };
 use crate::process::WorkerProgram;
 use crate::worker::WorkerSpec;
+
+/// Reading a model of some gigabytes from a cold disk takes a while; a worker that takes longer than this hangs.
+const READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// A model that is there to be served.
 #[derive(Debug, Clone)]
@@ -126,7 +130,9 @@ pub fn spec(
     link: &Link,
     local_broker: Option<Arc<dyn BrokerProcess>>,
 ) -> anyhow::Result<ReplicaSpec> {
-    let pools = models.iter().map(|model| pool(model, link)).collect::<anyhow::Result<Vec<_>>>()?;
+    let workers = models.iter().map(|model| u64::from(model.config.workers)).sum();
+    let share = memory::share_of_worker(workers);
+    let pools = models.iter().map(|model| pool(model, link, share)).collect::<anyhow::Result<Vec<_>>>()?;
     let first = pools.first().context("no model to serve")?;
     let ports = DispatcherPorts {
         log: Arc::new(NatsTokenLog::new(link.clone())),
@@ -147,7 +153,7 @@ pub fn spec(
     })
 }
 
-fn pool(model: &ServedModel, link: &Link) -> anyhow::Result<PoolSpec> {
+fn pool(model: &ServedModel, link: &Link, memory_share: Option<u64>) -> anyhow::Result<PoolSpec> {
     let runs = runs(model)?;
     let queue: Arc<dyn JobQueue> = Arc::new(JobConsumer::new(link.clone(), runs.token.clone()));
     let process = WorkerProgram {
@@ -157,6 +163,10 @@ fn pool(model: &ServedModel, link: &Link) -> anyhow::Result<PoolSpec> {
             digest: runs.digest.clone(),
             threads: threads(&model.config),
             context_tokens_max: (model.config.context_tokens > 0).then_some(model.config.context_tokens),
+            memory_bytes_max: match model.config.memory_mb {
+                0 => memory_share,
+                mb => Some(mb.saturating_mul(1_000_000)),
+            },
             parent: std::process::id(),
         },
     };
@@ -164,6 +174,7 @@ fn pool(model: &ServedModel, link: &Link) -> anyhow::Result<PoolSpec> {
         model: runs,
         workers: model.config.workers,
         slots_per_worker: model.config.slots,
+        ready_within: READY_WITHIN,
         process: Arc::new(process),
         queue,
     })

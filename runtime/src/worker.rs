@@ -7,6 +7,7 @@
 //! It never decides: what its failures mean is decided by those who read them.
 
 mod jobs;
+mod memory;
 mod output;
 mod pulse;
 
@@ -43,6 +44,8 @@ pub struct WorkerSpec {
     pub threads: NonZeroUsize,
     /// Most tokens of prompt and answer; `None` for as many as the model can.
     pub context_tokens_max: Option<usize>,
+    /// Most bytes of memory of its own; what it asks for beyond is refused, which ends it.
+    pub memory_bytes_max: Option<u64>,
     /// Who started it; a worker whose parent is another has been orphaned already.
     pub parent: u32,
 }
@@ -54,6 +57,7 @@ pub struct WorkerSpec {
 pub fn run(spec: &WorkerSpec) -> anyhow::Result<()> {
     process::die_with_parent(spec.parent)?;
     let _ = rustix::process::nice(NICENESS);
+    memory::limit(spec.memory_bytes_max)?;
     let output = Arc::new(Output::take_stdout().context("take standard output for the protocol")?);
     let pulse = Arc::new(Pulse::new());
     beat(Arc::clone(&output), Arc::clone(&pulse), spec.digest.clone());
@@ -88,6 +92,7 @@ fn serve(commands: &Receiver<Command>, mut jobs: Jobs) -> anyhow::Result<()> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "its silence is a hang, which the owner of the process sees")]
 fn beat(output: Arc<Output>, pulse: Arc<Pulse>, digest: Digest) {
     std::thread::spawn(move || {
         loop {
@@ -106,6 +111,7 @@ fn beat(output: Arc<Output>, pulse: Arc<Pulse>, digest: Digest) {
     });
 }
 
+#[expect(clippy::disallowed_methods, reason = "when it is gone so is its channel, and the process ends")]
 fn read_commands() -> Receiver<Command> {
     let (to, commands) = mpsc::channel();
     std::thread::spawn(move || {

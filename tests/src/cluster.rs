@@ -178,7 +178,7 @@ fn start(url: &str, name: &str, variables: &[(&'static str, &'static str)]) -> R
 
 fn running(status: &ReplicaStatus, tokens: u32) -> Option<RunningJob> {
     let job = status.jobs.iter().find(|job| job.tokens >= tokens && job.worker.is_some())?;
-    let worker = status.workers.iter().find(|worker| Some(worker.worker) == job.worker)?;
+    let worker = status.workers.iter().find(|worker| worker.jobs.iter().any(|activity| activity.job == job.job))?;
     Some(RunningJob {
         job: job.job.clone(),
         replica: status.replica.to_string(),

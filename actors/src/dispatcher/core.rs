@@ -125,6 +125,7 @@ impl Core {
             phase: job.phase().to_owned(),
             tokens: job.offset(),
             attempts: job.attempts,
+            pool: String::new(),
             worker: if let Compute::Running { worker, .. } = job.compute { Some(worker.0) } else { None },
         };
         self.jobs.values().map(line).collect()
@@ -134,12 +135,6 @@ impl Core {
     #[must_use]
     pub fn jobs_of(&self, worker: WorkerId) -> Vec<JobId> {
         self.workers.get(&worker).into_iter().flatten().filter_map(|lease| self.leases.get(lease)).cloned().collect()
-    }
-
-    /// Whether a worker is ready.
-    #[must_use]
-    pub fn is_ready(&self, worker: WorkerId) -> bool {
-        self.workers.contains_key(&worker)
     }
 
     /// How many more jobs there is room for.

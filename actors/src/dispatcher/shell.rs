@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use halm_protocol::subject::Inbox;
-use halm_protocol::{JobStatus, Outcome, WorkerStatus};
+use halm_protocol::{JobStatus, Outcome};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::{Core, Effect, Event, OpResult, Settings, WorkerId};
 use crate::address::Address;
 use crate::consumer::ConsumerMsg;
+use crate::mailbox::Mailbox;
 use crate::moment::{Clock, Moment};
 use crate::peers::PeersMsg;
 use crate::ports::{Delivery, Inboxes, JobQueue, JobSpec, OutcomeStore, TokenLog};
@@ -67,8 +68,8 @@ pub enum DispatcherMsg {
     Received(Box<JobSpec>, Delivery),
     /// A consumer began: tell it how many jobs there is room for. It may not be found at its address yet.
     ConsumerBegan(ActorRef<ConsumerMsg>),
-    /// How are the jobs and workers?
-    Status(RpcReplyPort<(Vec<JobStatus>, Vec<WorkerStatus>)>),
+    /// How are the jobs?
+    Status(RpcReplyPort<Vec<JobStatus>>),
     /// Take no more work; answer when every job is settled.
     Drain(RpcReplyPort<()>),
     /// The timer set for this moment.
@@ -132,12 +133,12 @@ impl Actor for Dispatcher {
             DispatcherMsg::ConsumerBegan(consumer) => {
                 // A new consumer counts from nothing, and so must we.
                 state.received = 0;
-                let _ = consumer.cast(state.demand());
+                let _ = Mailbox::of(&consumer).send(state.demand());
                 return Ok(());
             }
             DispatcherMsg::Status(reply) => {
                 // Whoever asked may have stopped waiting.
-                let _ = reply.send((state.core.status(), state.workers()));
+                let _ = reply.send(state.core.status());
                 return Ok(());
             }
             DispatcherMsg::Drain(reply) => {
@@ -180,26 +181,16 @@ impl Actor for Dispatcher {
 }
 
 impl DispatcherState {
-    fn workers(&self) -> Vec<WorkerStatus> {
-        let line = |worker: &WorkerId| WorkerStatus {
-            worker: worker.0,
-            pid: None,
-            ready: self.core.is_ready(*worker),
-            jobs: self.core.jobs_of(*worker),
-        };
-        self.start.workers.keys().map(line).collect()
-    }
-
     fn set_timer(&mut self, myself: &ActorRef<DispatcherMsg>) -> Result<(), TooManyTasks> {
         let Some(next) = self.core.next_tick() else { return Ok(()) };
         if self.timer.is_some_and(|set| set <= next) {
             return Ok(());
         }
         self.timer = Some(next);
-        let (at, myself) = (self.start.clock.instant(next), myself.clone());
+        let (at, myself) = (self.start.clock.instant(next), Mailbox::of(myself));
         self.tasks.spawn(async move {
             tokio::time::sleep_until(at).await;
-            let _ = myself.cast(DispatcherMsg::TimerFired(next));
+            let _ = myself.send(DispatcherMsg::TimerFired(next));
         })
     }
 
@@ -270,10 +261,10 @@ impl DispatcherState {
         op: super::Op,
         call: impl Future<Output = OpResult> + Send + 'static,
     ) -> Result<(), TooManyTasks> {
-        let myself = myself.clone();
+        let myself = Mailbox::of(myself);
         self.tasks.spawn(async move {
             let result = call.await;
-            let _ = myself.cast(DispatcherMsg::Happened(Event::Finished { op, result }));
+            let _ = myself.send(DispatcherMsg::Happened(Event::Finished { op, result }));
         })
     }
 

@@ -9,6 +9,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use super::core::{Core, Effect, Event, Settings};
+use crate::mailbox::Mailbox;
 use crate::moment::Clock;
 use crate::ports::{AckSubject, JobQueue, PeerBus};
 use crate::tasks::{Tasks, TooManyTasks};
@@ -92,15 +93,16 @@ impl Actor for Peers {
 
     async fn pre_start(&self, myself: ActorRef<PeersMsg>, start: PeersStart) -> Result<PeersState, ActorProcessingErr> {
         let settings = Settings::default_for(start.replica.clone(), start.incarnation.clone());
-        myself.send_interval(BEAT_EVERY, || PeersMsg::BeatDue);
-        myself.send_interval(LOOK_EVERY, || PeersMsg::LookDue);
         let mut tasks = Tasks::new(myself.get_cell());
+        tasks.send_every(BEAT_EVERY, &myself, || PeersMsg::BeatDue)?;
+        tasks.send_every(LOOK_EVERY, &myself, || PeersMsg::LookDue)?;
+        let myself = Mailbox::of(&myself);
         let to = myself.clone();
         let listening = start.bus.listen(Box::new(move |beat| {
-            let _ = to.cast(PeersMsg::Happened(Event::Beat(beat)));
+            let _ = to.send(PeersMsg::Happened(Event::Beat(beat)));
         }));
         tasks.spawn(async move {
-            let _ = myself.cast(PeersMsg::Deaf(listening.await));
+            let _ = myself.send(PeersMsg::Deaf(listening.await));
         })?;
         Ok(PeersState { core: Core::new(settings), start, tasks, held: BTreeMap::new(), draining: false })
     }
@@ -170,11 +172,11 @@ impl PeersState {
         for effect in self.core.handle(event, self.start.clock.now()) {
             match effect {
                 Effect::Ping { replica, incarnation } => {
-                    let (call, myself) = (self.start.bus.is_connected(&replica), myself.clone());
+                    let (call, myself) = (self.start.bus.is_connected(&replica), Mailbox::of(myself));
                     self.tasks.spawn(async move {
                         let connected = call.await;
                         let event = Event::Pinged { replica, incarnation, connected };
-                        let _ = myself.cast(PeersMsg::Happened(event));
+                        let _ = myself.send(PeersMsg::Happened(event));
                     })?;
                 }
                 Effect::Nak { job, ack } => {

@@ -3,7 +3,7 @@
 use halm_protocol::Refusal;
 use tokio::sync::{oneshot, watch};
 
-use super::{JobSpec, PortFuture};
+use super::{Exit, JobSpec, PortFuture};
 use crate::ingress::Heard;
 
 /// The connection.
@@ -37,7 +37,7 @@ pub struct StartedBroker {
     /// Asks it to end: its store is closed, and `run` ends soon after.
     pub stop: oneshot::Sender<()>,
     /// To be run as a task: ends when the process has ended and is reaped, with how; dropping it kills the process.
-    pub run: PortFuture<String>,
+    pub run: PortFuture<Exit>,
 }
 
 /// Requests, as they come in.

@@ -3,26 +3,15 @@
 use halm_protocol::worker::{Command, Event};
 
 use super::PortFuture;
+use crate::supervisor::ProcessEnd;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// Exit status, if it exited.
-    pub code: Option<i32>,
-    /// Signal, if one killed it.
-    pub signal: Option<i32>,
-    /// Its last lines on standard error.
+    /// By itself, or by which signal.
+    pub end: ProcessEnd,
+    /// Its last lines on standard error, oldest first.
     pub stderr_tail: Vec<String>,
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.signal, self.code) {
-            (Some(signal), _) => write!(f, "killed by signal {signal}"),
-            (None, Some(code)) => write!(f, "exited with status {code}"),
-            (None, None) => f.write_str("ended"),
-        }
-    }
 }
 
 /// What a process did.
@@ -32,6 +21,8 @@ pub enum ProcessEvent {
     Said(Event),
     /// It said something that is not of the protocol; nothing more will be read from it.
     Garbage(String),
+    /// It closed its standard output and still lives some time later.
+    PipeClosed,
     /// It is gone and reaped. The last event.
     Exited(Exit),
 }
@@ -44,7 +35,10 @@ pub trait ProcessHandle: Send + 'static {
     /// Queues a command for its standard input; false if it does not take any more.
     fn send(&self, command: Command) -> bool;
 
-    /// SIGKILL.
+    /// Asks it to end; if it takes too long, with SIGTERM, and then with SIGKILL.
+    fn stop(&mut self);
+
+    /// SIGKILL, to it and to whatever it started.
     fn kill(&self);
 }
 

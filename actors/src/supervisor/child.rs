@@ -151,6 +151,7 @@ impl Child {
             | ExitReason::StartTimedOut { .. }
             | ExitReason::ChildStartFailed { .. }
             | ExitReason::InvalidSpec { .. }
+            | ExitReason::Process(_)
             | ExitReason::Unkillable => true,
         }
     }

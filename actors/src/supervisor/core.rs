@@ -298,6 +298,7 @@ impl Core {
     fn report(&mut self, at: usize, reason: ExitReason, uptime: Option<Duration>, action: Action) {
         let child = &self.table[at];
         self.effects.push(Effect::Report(Report {
+            key: child.key,
             child: child.policy.id.clone(),
             incarnation: child.incarnation,
             reason,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::names::{ChildId, ChildPath};
+use super::process_end::ProcessEnd;
 
 /// The callback of an actor in which something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,8 @@ pub enum ExitReason {
         /// What is wrong.
         message: String,
     },
+    /// The OS process that it owned ended.
+    Process(ProcessEnd),
     /// It was killed and did not die in time: it does not await, and is left behind.
     Unkillable,
 }
@@ -133,7 +136,27 @@ impl ExitReason {
             | Self::StartTimedOut { .. }
             | Self::ChildStartFailed { .. }
             | Self::InvalidSpec { .. }
+            | Self::Process(_)
             | Self::Unkillable => ExitClass::Abnormal,
+        }
+    }
+
+    /// Its name in counters: a closed list of a dozen.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Shutdown { .. } => "shutdown",
+            Self::Escalated(_) => "escalated",
+            Self::Panicked { .. } => "panicked",
+            Self::Failed { .. } => "failed",
+            Self::Killed => "killed",
+            Self::Cancelled => "cancelled",
+            Self::Stopped { .. } => "stopped",
+            Self::StartTimedOut { .. } => "start_timed_out",
+            Self::ChildStartFailed { .. } => "child_start_failed",
+            Self::InvalidSpec { .. } => "invalid_spec",
+            Self::Process(end) => end.kind(),
+            Self::Unkillable => "unkillable",
         }
     }
 
@@ -152,8 +175,6 @@ impl ExitReason {
             Some(text) => {
                 if let Some(detail) = text.strip_prefix("shutdown: ") {
                     Self::Shutdown { detail: Some(detail.to_owned()) }
-                } else if let Some(message) = text.strip_prefix(TASK_PANICKED) {
-                    Self::Panicked { hook: Hook::Task, message: message.to_owned() }
                 } else {
                     Self::Stopped { reason: text.to_owned() }
                 }
@@ -161,9 +182,6 @@ impl ExitReason {
         }
     }
 }
-
-/// How a stop reason starts that tells of a panic in an actor's task.
-pub(crate) const TASK_PANICKED: &str = "task panicked: ";
 
 impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,6 +198,7 @@ impl fmt::Display for ExitReason {
             Self::StartTimedOut { after } => write!(f, "start timed out after {after:?}"),
             Self::ChildStartFailed { child, reason } => write!(f, "child {child} failed to start: {reason}"),
             Self::InvalidSpec { message } => write!(f, "invalid specification: {message}"),
+            Self::Process(end) => end.fmt(f),
             Self::Unkillable => f.write_str("killed, but still running code that does not await"),
         }
     }
@@ -206,11 +225,5 @@ mod tests {
         assert_eq!(class(Some("killed")), ExitClass::Abnormal);
         assert_eq!(class(Some("actor_task_cancelled")), ExitClass::Abnormal);
         assert_eq!(class(Some("disk full")), ExitClass::Abnormal);
-    }
-
-    #[test]
-    fn a_panic_in_a_task_survives_the_stop_text() {
-        let reason = ExitReason::from_stop_text(Some("task panicked: boom"));
-        assert_eq!(reason, ExitReason::Panicked { hook: Hook::Task, message: "boom".to_owned() });
     }
 }

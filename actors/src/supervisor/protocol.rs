@@ -3,6 +3,7 @@
 //! Owns the contract between the core and whoever performs for it: the [`super::Supervisor`] actor, or a test. It must
 //! never carry an actor or a closure; children are known by [`ChildKey`], their incarnations by [`RunId`].
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -212,6 +213,8 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Who.
+    pub key: ChildKey,
+    /// Its id.
     pub child: ChildId,
     /// Its how-manieth incarnation.
     pub incarnation: u64,
@@ -259,6 +262,21 @@ impl Action {
             Self::AbortStart => "abort_start",
             Self::Refuse => "refuse",
             Self::Abandon => "abandon",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Restart { after } if after.is_zero() => f.write_str("restarted at once"),
+            Self::Restart { after } => write!(f, "restarted after {} ms", after.as_millis()),
+            Self::Forget => f.write_str("not restarted: it is temporary"),
+            Self::WasStopping => f.write_str("it was being stopped anyway"),
+            Self::Escalate => f.write_str("one restart too many: its supervisor ends"),
+            Self::AbortStart => f.write_str("the start of its supervisor is given up"),
+            Self::Refuse => f.write_str("whoever asked for the start is told"),
+            Self::Abandon => f.write_str("left behind"),
         }
     }
 }

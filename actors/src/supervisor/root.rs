@@ -7,6 +7,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use halm_protocol::CrashCounts;
 use ractor::{ActorCell, ActorRef};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -16,8 +17,10 @@ use super::names::{ChildId, ChildPath, InvalidId};
 use super::protocol::{Answer, CallError, ChildCount, ChildView, Ending};
 use super::shell::{self, CallReply, Msg, SupervisorMsg};
 use super::spec::{ChildSpec, Spawned, SupervisorSpec};
-use crate::crash_report::{CrashHistory, CrashReport};
+use crate::crash_report::{CrashHistory, CrashReport, panics};
+use crate::mailbox::Mailbox;
 use crate::tree::TreeNode;
+use crate::vitals::Vitals;
 
 /// How long a call that changes a tree may take: a stop waits for the child's shutdown time, a start for its start.
 pub const CHANGE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -105,9 +108,13 @@ impl Supervisor {
         let crashes = CrashHistory::default();
         let (tell_ended, ended) = watch::channel(None);
         let failed = |reason| StartError::Failed { path: path.clone(), reason };
+        panics::watch();
+        let vitals = Arc::<Vitals>::default();
         let (supervisor, ready) =
-            shell::spawn(path.clone(), spec, crashes.clone(), None, Some(tell_ended)).await.map_err(failed)?;
-        let unwanted = Spawned::new(supervisor.get_cell(), None, None);
+            shell::spawn(path.clone(), spec, crashes.clone(), None, Some(tell_ended), Arc::clone(&vitals))
+                .await
+                .map_err(|crash| failed(crash.reason))?;
+        let unwanted = Spawned::new(supervisor.get_cell(), None, None, vitals);
         match ready.await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => {
@@ -173,7 +180,7 @@ impl Root {
 
     /// Stops the tree, children last to first, and waits until it has stopped. Safe to call twice.
     pub async fn shutdown(&self) {
-        if self.supervisor.0.send_message(SupervisorMsg(Msg::Stop)).is_err() {
+        if Mailbox::of(&self.supervisor.0).send(SupervisorMsg(Msg::Stop)).is_err() {
             self.supervisor.0.stop(Some("shutdown".to_owned()));
         }
         // Without a time-out it cannot time out.
@@ -186,6 +193,11 @@ impl Root {
     /// When the root does not answer.
     pub async fn tree(&self) -> Result<TreeNode, CallFailed> {
         self.supervisor.tree().await
+    }
+
+    /// How many crash reports there were since the tree began.
+    pub fn crash_counts(&self) -> CrashCounts {
+        self.crashes.counts()
     }
 
     /// The last crash reports of the whole tree, oldest first.
@@ -280,7 +292,7 @@ impl SupervisorRef {
 
     async fn ask<T>(&self, within: Duration, message: impl FnOnce(oneshot::Sender<T>) -> Msg) -> Result<T, CallFailed> {
         let (reply, answer) = oneshot::channel();
-        self.0.send_message(SupervisorMsg(message(reply))).map_err(|_| CallFailed::Gone)?;
+        Mailbox::of(&self.0).send(SupervisorMsg(message(reply))).map_err(|_| CallFailed::Gone)?;
         match timeout(within, answer).await {
             Ok(answer) => answer.map_err(|_| CallFailed::Gone),
             Err(_) => Err(CallFailed::NoAnswer(within)),

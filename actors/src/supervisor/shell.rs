@@ -27,14 +27,16 @@ use super::exit::{Escalation, ExitReason};
 use super::names::{ChildId, ChildPath};
 use super::policy::{CHILDREN_MAX, SpecError};
 use super::protocol::{
-    Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, RunId, TimerId,
+    Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, Report, RunId, TimerId,
 };
 use super::root::Ended;
 use super::spec::{Argument, ChildSpec, Spawned, StartContext, StartFn, SupervisorSpec};
 use super::watched::{Watched, failure, spawn_failure};
-use crate::crash_report::{CrashHistory, CrashReport};
+use crate::crash_report::{Crash, CrashHistory, CrashReport, Evidence};
+use crate::mailbox::Mailbox;
 use crate::tasks::{Tasks, TooManyTasks};
 use crate::tree::TreeNode;
+use crate::vitals::Vitals;
 
 /// Tasks of one supervisor: a timer for each child, and room for starts and snapshots under way.
 const TASKS_MAX: usize = CHILDREN_MAX + 128;
@@ -100,9 +102,19 @@ struct Recipe {
     argument: Option<Argument>,
 }
 
-enum Run {
-    Starting { cancel: Option<oneshot::Sender<()>> },
-    Living(Spawned),
+/// A start under way, or the living child that came of it.
+struct Run {
+    key: ChildKey,
+    incarnation: u64,
+    /// Dropping it gives the start up.
+    cancel: Option<oneshot::Sender<()>>,
+    child: Option<Spawned>,
+}
+
+impl Run {
+    fn is_starting(&self) -> bool {
+        self.child.is_none()
+    }
 }
 
 pub(super) struct State {
@@ -116,7 +128,9 @@ pub(super) struct State {
     runs: HashMap<RunId, Run>,
     actors: HashMap<ActorId, RunId>,
     /// Ends that ractor told before the start reported. Invariant: empty while no start is under way.
-    early: HashMap<ActorId, ExitReason>,
+    early: HashMap<ActorId, Crash>,
+    /// What is known of each child's last end, until a report shows it. Invariant: only children of the table.
+    evidence: HashMap<ChildKey, (u64, Evidence)>,
     timers: HashMap<TimerId, AbortHandle>,
     calls: HashMap<CallId, (ChildId, CallReply)>,
     crashes: CrashHistory,
@@ -129,13 +143,15 @@ pub(super) struct State {
 }
 
 /// Spawns a supervisor; its first children are started when the receiver says so.
+#[expect(clippy::disallowed_methods, reason = "this is where supervisors are started")]
 pub(super) async fn spawn(
     path: ChildPath,
     spec: SupervisorSpec,
     crashes: CrashHistory,
     parent: Option<ActorCell>,
     ended: Option<watch::Sender<Option<Ended>>>,
-) -> Result<(ActorRef<SupervisorMsg>, oneshot::Receiver<Result<(), ExitReason>>), ExitReason> {
+    vitals: Arc<Vitals>,
+) -> Result<(ActorRef<SupervisorMsg>, oneshot::Receiver<Result<(), ExitReason>>), Crash> {
     let invalid = |error: SpecError| ExitReason::InvalidSpec { message: error.to_string() };
     let (settings, children) = spec.into_parts().map_err(invalid)?;
     let mut recipes = HashMap::new();
@@ -151,7 +167,7 @@ pub(super) async fn spawn(
     let template = core.template().and(template);
     let (ready, booted) = oneshot::channel();
     let birth = Birth { path, core, recipes, template, crashes, ready, ended };
-    let handler = Watched(Shell);
+    let handler = Watched::new(Shell, vitals);
     let spawned = match parent {
         Some(parent) => Watched::spawn_linked(None, handler, birth, parent).await,
         None => Watched::spawn(None, handler, birth).await,
@@ -160,10 +176,13 @@ pub(super) async fn spawn(
     Ok((actor, booted))
 }
 
+fn is_supervisor(cell: &ActorCell) -> bool {
+    cell.is_message_type_of::<SupervisorMsg>() == Some(true)
+}
+
 /// Asks an actor to stop: a supervisor by message, because it has children to stop before its own loop may end.
 fn ask_to_stop(cell: &ActorCell) {
-    let is_supervisor = cell.is_message_type_of::<SupervisorMsg>() == Some(true);
-    if !is_supervisor || cell.send_message(SupervisorMsg(Msg::Stop)).is_err() {
+    if !is_supervisor(cell) || Mailbox::of(&ActorRef::from(cell.clone())).send(SupervisorMsg(Msg::Stop)).is_err() {
         cell.stop(Some("shutdown".to_owned()));
     }
 }
@@ -174,7 +193,7 @@ impl Actor for Shell {
     type Arguments = Birth;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, birth: Birth) -> Result<State, ActorProcessingErr> {
-        myself.send_message(SupervisorMsg(Msg::Boot))?;
+        Mailbox::of(&myself).send(SupervisorMsg(Msg::Boot))?;
         Ok(State::new(myself, birth))
     }
 
@@ -198,7 +217,7 @@ impl Actor for Shell {
                 let told =
                     remains.and_then(|mut remains| remains.take::<State>().ok()).and_then(|child| child.epitaph());
                 let reason = told.unwrap_or_else(|| ExitReason::from_stop_text(text.as_deref()));
-                state.child_exited(cell.get_id(), reason)?;
+                state.child_exited(cell.get_id(), reason.into())?;
             }
             SupervisionEvent::ActorFailed(cell, error) => state.child_exited(cell.get_id(), failure(&error))?,
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
@@ -227,6 +246,7 @@ impl State {
             runs: HashMap::new(),
             actors: HashMap::new(),
             early: HashMap::new(),
+            evidence: HashMap::new(),
             timers: HashMap::new(),
             calls: HashMap::new(),
             crashes: birth.crashes,
@@ -281,30 +301,29 @@ impl State {
         match effect {
             Effect::Start { key, run, incarnation } => self.start(key, run, incarnation)?,
             Effect::CancelStart { run } => {
-                if let Some(Run::Starting { cancel }) = self.runs.get_mut(&run) {
-                    // Dropping the sender cancels.
-                    drop(cancel.take());
+                if let Some(run) = self.runs.get_mut(&run) {
+                    drop(run.cancel.take());
                 }
             }
             Effect::Stop { run } => {
-                if let Some(Run::Living(child)) = self.runs.get(&run) {
+                if let Some(child) = self.living(run) {
                     ask_to_stop(&child.cell);
                 }
             }
             Effect::Kill { run } => {
-                if let Some(Run::Living(child)) = self.runs.get(&run) {
+                if let Some(child) = self.living(run) {
                     child.cell.kill();
                 }
             }
             Effect::Abandon { run } => {
-                if let Some(Run::Living(_)) = self.runs.get(&run) {
+                if self.living(run).is_some() {
                     // Dropping it empties its address. A start that was abandoned has still to report, and be dropped.
                     self.runs.remove(&run);
                 }
             }
             Effect::SetTimer { timer, after } => {
                 let message = SupervisorMsg(Msg::TimerFired(timer));
-                let handle = self.tasks.send_after(after, self.myself.clone(), message)?;
+                let handle = self.tasks.send_after(after, &self.myself, message)?;
                 self.timers.insert(timer, handle);
             }
             Effect::CancelTimer { timer } => {
@@ -314,11 +333,11 @@ impl State {
             }
             Effect::Forget { key } => {
                 self.recipes.remove(&key);
+                self.evidence.remove(&key);
             }
             Effect::Report(report) => {
-                let report = CrashReport::new(&self.path, report);
-                report.log();
-                self.crashes.push(report);
+                let evidence = self.evidence_for(&report);
+                self.crashes.push(CrashReport::new(&self.path, report, evidence));
             }
             Effect::Reply { call, answer } => {
                 if let Some((id, reply)) = self.calls.remove(&call) {
@@ -342,12 +361,12 @@ impl State {
             .with_argument(recipe.argument.clone());
         let (cancel, cancelled) = oneshot::channel();
         let starting = start::start(Arc::clone(&recipe.start), context, cancelled);
-        let myself = self.myself.clone();
-        self.runs.insert(run, Run::Starting { cancel: Some(cancel) });
+        let myself = Mailbox::of(&self.myself);
+        self.runs.insert(run, Run { key, incarnation, cancel: Some(cancel), child: None });
         self.tasks.spawn_named("start", async move {
             let outcome = starting.await;
             // If nobody takes the child, dropping it kills it.
-            let _ = myself.send_message(SupervisorMsg(Msg::StartReported { run, outcome }));
+            let _ = myself.send(SupervisorMsg(Msg::StartReported { run, outcome }));
         })?;
         Ok(())
     }
@@ -356,38 +375,67 @@ impl State {
         match outcome {
             Ok(child) => {
                 let (actor, cell) = (child.cell.get_id(), child.cell.clone());
-                self.runs.insert(run, Run::Living(child));
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.child = Some(child);
+                }
                 self.actors.insert(actor, run);
                 self.feed(Event::ChildStarted { run })?;
                 let missed = (cell.get_status() == ActorStatus::Stopped && self.early.len() == EARLY_EXITS_MAX)
-                    .then_some(ExitReason::Cancelled);
-                if let Some(reason) = self.early.remove(&actor).or(missed) {
-                    self.child_exited(actor, reason)?;
+                    .then(|| ExitReason::Cancelled.into());
+                if let Some(crash) = self.early.remove(&actor).or(missed) {
+                    self.child_exited(actor, crash)?;
                 }
             }
-            Err(start::NotStarted { reason, actor }) => {
-                self.runs.remove(&run);
+            Err(start::NotStarted { crash, actor }) => {
+                let started = self.runs.remove(&run);
                 let told = actor.and_then(|actor| self.early.remove(&actor));
-                let reason = if reason == ExitReason::Cancelled { told.unwrap_or(reason) } else { reason };
+                let crash = if crash.reason == ExitReason::Cancelled { told.unwrap_or(crash) } else { crash };
+                let reason = match started {
+                    Some(run) => self.keep_evidence(&run, crash),
+                    None => crash.reason,
+                };
                 self.feed(Event::ChildStartFailed { run, reason })?;
             }
         }
-        if !self.runs.values().any(|run| matches!(run, Run::Starting { .. })) {
+        if !self.runs.values().any(Run::is_starting) {
             self.early.clear();
         }
         Ok(())
     }
 
-    fn child_exited(&mut self, actor: ActorId, reason: ExitReason) -> Result<(), TooManyTasks> {
-        if let Some(run) = self.actors.remove(&actor) {
-            self.runs.remove(&run);
-            return self.feed(Event::ChildExited { run, reason });
+    fn child_exited(&mut self, actor: ActorId, crash: Crash) -> Result<(), TooManyTasks> {
+        if let Some(id) = self.actors.remove(&actor) {
+            let reason = match self.runs.remove(&id) {
+                Some(run) => {
+                    let of_a_task = run.child.as_ref().and_then(|child| child.vitals.take_task_crash());
+                    self.keep_evidence(&run, of_a_task.unwrap_or(crash))
+                }
+                None => crash.reason,
+            };
+            return self.feed(Event::ChildExited { run: id, reason });
         }
-        let start_under_way = self.runs.values().any(|run| matches!(run, Run::Starting { .. }));
+        let start_under_way = self.runs.values().any(Run::is_starting);
         if start_under_way && self.early.len() < EARLY_EXITS_MAX {
-            self.early.insert(actor, reason);
+            self.early.insert(actor, crash);
         }
         Ok(())
+    }
+
+    fn living(&self, run: RunId) -> Option<&Spawned> {
+        self.runs.get(&run)?.child.as_ref()
+    }
+
+    /// Lays by what is known of an end, for the report that may come; its reason is the core's.
+    fn keep_evidence(&mut self, run: &Run, crash: Crash) -> ExitReason {
+        self.evidence.insert(run.key, (run.incarnation, crash.evidence));
+        crash.reason
+    }
+
+    fn evidence_for(&mut self, report: &Report) -> Evidence {
+        match self.evidence.remove(&report.key) {
+            Some((incarnation, evidence)) if incarnation == report.incarnation => evidence,
+            Some(_) | None => Evidence::default(),
+        }
     }
 
     fn start_child(&mut self, spec: ChildSpec, reply: CallReply) -> Result<(), TooManyTasks> {
@@ -432,12 +480,8 @@ impl State {
 
     fn find_supervisor(&self, id: &ChildId) -> Option<ActorCell> {
         let child = self.core.children(Duration::ZERO).into_iter().find(|child| child.id == *id)?;
-        match self.runs.get(&child.run?)? {
-            Run::Living(child) => {
-                child.cell.is_message_type_of::<SupervisorMsg>().unwrap_or(false).then(|| child.cell.clone())
-            }
-            Run::Starting { .. } => None,
-        }
+        let cell = &self.living(child.run?)?.cell;
+        is_supervisor(cell).then(|| cell.clone())
     }
 
     fn terminate(&mut self, ending: Ending) {

@@ -21,7 +21,8 @@ use super::policy::{AutoShutdown, ChildKind, Policy, Restart, Settings, Shutdown
 use super::shell::{self, SupervisorMsg};
 use super::watched::{Watched, spawn_failure};
 use crate::address::Address;
-use crate::crash_report::CrashHistory;
+use crate::crash_report::{Crash, CrashHistory};
+use crate::vitals::Vitals;
 
 /// How long a worker's start may take: `pre_start` only builds state, so this is a hundred times too long already.
 pub const WORKER_START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,13 +44,14 @@ pub struct StartContext {
 }
 
 pub(super) type Argument = Arc<dyn Any + Send + Sync>;
-pub(super) type StartFn = Arc<dyn Fn(StartContext) -> BoxFuture<'static, Result<Spawned, ExitReason>> + Send + Sync>;
+pub(super) type StartFn = Arc<dyn Fn(StartContext) -> BoxFuture<'static, Result<Spawned, Crash>> + Send + Sync>;
 
 /// A started child. Dropping it kills the actor if it lives, and empties its address.
 pub struct Spawned {
     pub(super) cell: ActorCell,
     /// What the start still waits for: a supervisor has started when its children have.
     pub(super) ready: Option<oneshot::Receiver<Result<(), ExitReason>>>,
+    pub(super) vitals: Arc<Vitals>,
     kill_on_drop: bool,
     _occupancy: Option<Box<dyn Any + Send>>,
 }
@@ -106,6 +108,7 @@ impl ChildSpec {
 
     /// As [`Self::actor`], but each incarnation says where it lives: for the template of a dynamic supervisor, whose
     /// children must not share one address.
+    #[expect(clippy::disallowed_methods, reason = "this is where the others are started, by their supervisor")]
     pub fn actor_at<A: Actor>(
         id: &str,
         make: impl Fn(&StartContext) -> (Address<A::Msg>, A, A::Arguments) + Send + Sync + 'static,
@@ -115,11 +118,13 @@ impl ChildSpec {
             let make = Arc::clone(&make);
             async move {
                 let (address, handler, arguments) = make(&context);
-                let (actor, _) = Watched::spawn_linked(None, Watched(handler), arguments, context.supervisor)
+                let vitals = Arc::<Vitals>::default();
+                let watched = Watched::new(handler, Arc::clone(&vitals));
+                let (actor, _) = Watched::spawn_linked(None, watched, arguments, context.supervisor)
                     .await
                     .map_err(|error| spawn_failure(&error))?;
-                let occupancy = address.occupy(actor.clone());
-                Ok(Spawned::new(actor.get_cell(), None, Some(Box::new(occupancy))))
+                let occupancy = address.occupy(&actor);
+                Ok(Spawned::new(actor.get_cell(), None, Some(Box::new(occupancy)), vitals))
             }
             .boxed()
         });
@@ -150,10 +155,12 @@ impl ChildSpec {
         let start: StartFn = Arc::new(move |context: StartContext| {
             let (spec, address) = (Arc::clone(&spec), address.clone());
             async move {
+                let vitals = Arc::<Vitals>::default();
+                let birth = Arc::clone(&vitals);
                 let (actor, ready) =
-                    shell::spawn(context.path, spec(), context.crashes, Some(context.supervisor), None).await?;
-                let occupancy = address.occupy(actor.clone());
-                Ok(Spawned::new(actor.get_cell(), Some(ready), Some(Box::new(occupancy))))
+                    shell::spawn(context.path, spec(), context.crashes, Some(context.supervisor), None, birth).await?;
+                let occupancy = address.occupy(&actor);
+                Ok(Spawned::new(actor.get_cell(), Some(ready), Some(Box::new(occupancy)), vitals))
             }
             .boxed()
         });
@@ -264,8 +271,9 @@ impl Spawned {
         cell: ActorCell,
         ready: Option<oneshot::Receiver<Result<(), ExitReason>>>,
         occupancy: Option<Box<dyn Any + Send>>,
+        vitals: Arc<Vitals>,
     ) -> Self {
-        Self { cell, ready, kill_on_drop: true, _occupancy: occupancy }
+        Self { cell, ready, vitals, kill_on_drop: true, _occupancy: occupancy }
     }
 
     /// Lets the actor live on.

@@ -5,61 +5,73 @@
 //! panics, but turns them into error texts that look like any other error. [`super::ChildSpec::actor`] wraps.
 
 use std::error::Error;
-use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 
 use super::exit::{ExitReason, Hook};
-use crate::tasks::panic_message;
+use crate::crash_report::{Crash, panics};
+use crate::vitals::{self, Vitals};
 
 /// An actor, watched.
-pub(super) struct Watched<A>(pub(super) A);
+pub(super) struct Watched<A> {
+    actor: A,
+    vitals: Arc<Vitals>,
+    entered: OnceLock<ActorId>,
+}
 
-/// What a callback ended with.
-#[derive(Debug)]
-struct HookEnded(ExitReason);
-
-impl fmt::Display for HookEnded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+impl<A> Watched<A> {
+    pub(super) fn new(actor: A, vitals: Arc<Vitals>) -> Self {
+        Self { actor, vitals, entered: OnceLock::new() }
     }
 }
 
-impl Error for HookEnded {}
+impl<A> Drop for Watched<A> {
+    fn drop(&mut self) {
+        if let Some(actor) = self.entered.get() {
+            vitals::leave(*actor);
+        }
+    }
+}
 
-/// Runs a callback and turns its panic or error into a typed reason.
+/// Runs a callback and turns its panic or error into a typed end.
 async fn watch<T>(
     hook: Hook,
     callback: impl Future<Output = Result<T, ActorProcessingErr>>,
 ) -> Result<T, ActorProcessingErr> {
-    let reason = match AssertUnwindSafe(callback).catch_unwind().await {
+    let crash = match AssertUnwindSafe(callback).catch_unwind().await {
         Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => ExitReason::Failed { hook, message: with_sources(error.as_ref()) },
-        Err(panic) => ExitReason::Panicked { hook, message: panic_message(panic.as_ref()) },
+        Ok(Err(error)) => match error.downcast::<Crash>() {
+            Ok(crash) => *crash,
+            Err(error) => ExitReason::Failed { hook, message: with_sources(error.as_ref()) }.into(),
+        },
+        Err(panic) => {
+            Crash::new(ExitReason::Panicked { hook, message: panics::message(panic.as_ref()) }, panics::take())
+        }
     };
-    Err(Box::new(HookEnded(reason)))
+    Err(Box::new(crash))
 }
 
 /// Why an actor failed, from what ractor says about it.
-pub(super) fn failure(error: &ActorProcessingErr) -> ExitReason {
-    match error.downcast_ref::<HookEnded>() {
-        Some(HookEnded(reason)) => reason.clone(),
-        None => ExitReason::Failed { hook: Hook::Handle, message: with_sources(error.as_ref()) },
+pub(super) fn failure(error: &ActorProcessingErr) -> Crash {
+    match error.downcast_ref::<Crash>() {
+        Some(crash) => crash.clone(),
+        None => ExitReason::Failed { hook: Hook::Handle, message: with_sources(error.as_ref()) }.into(),
     }
 }
 
 /// Why an actor could not be spawned.
-pub(super) fn spawn_failure(error: &SpawnErr) -> ExitReason {
+pub(super) fn spawn_failure(error: &SpawnErr) -> Crash {
     match error {
-        SpawnErr::StartupFailed(error) => match error.downcast_ref::<HookEnded>() {
-            Some(HookEnded(reason)) => reason.clone(),
-            None => ExitReason::Failed { hook: Hook::PreStart, message: with_sources(error.as_ref()) },
+        SpawnErr::StartupFailed(error) => match error.downcast_ref::<Crash>() {
+            Some(crash) => crash.clone(),
+            None => ExitReason::Failed { hook: Hook::PreStart, message: with_sources(error.as_ref()) }.into(),
         },
         SpawnErr::ActorAlreadyStarted | SpawnErr::ActorAlreadyRegistered(_) => {
-            ExitReason::Failed { hook: Hook::Start, message: error.to_string() }
+            ExitReason::Failed { hook: Hook::Start, message: error.to_string() }.into()
         }
     }
 }
@@ -85,15 +97,17 @@ impl<A: Actor> Actor for Watched<A> {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        watch(Hook::PreStart, async { self.0.pre_start(myself, arguments).await }).await
+        let _ = self.entered.set(myself.get_id());
+        vitals::enter(myself.get_id(), Arc::clone(&self.vitals));
+        watch(Hook::PreStart, async { self.actor.pre_start(myself, arguments).await }).await
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        watch(Hook::PostStart, async { self.0.post_start(myself, state).await }).await
+        watch(Hook::PostStart, async { self.actor.post_start(myself, state).await }).await
     }
 
     async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        watch(Hook::PostStop, async { self.0.post_stop(myself, state).await }).await
+        watch(Hook::PostStop, async { self.actor.post_stop(myself, state).await }).await
     }
 
     async fn handle(
@@ -102,7 +116,8 @@ impl<A: Actor> Actor for Watched<A> {
         message: Self::Msg,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        watch(Hook::Handle, async { self.0.handle(myself, message, state).await }).await
+        self.vitals.count_out();
+        watch(Hook::Handle, async { self.actor.handle(myself, message, state).await }).await
     }
 
     async fn handle_supervisor_evt(
@@ -111,6 +126,6 @@ impl<A: Actor> Actor for Watched<A> {
         message: SupervisionEvent,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        watch(Hook::HandleSupervision, async { self.0.handle_supervisor_evt(myself, message, state).await }).await
+        watch(Hook::HandleSupervision, async { self.actor.handle_supervisor_evt(myself, message, state).await }).await
     }
 }

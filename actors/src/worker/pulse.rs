@@ -20,7 +20,7 @@ const LOOKED_AWAY: Duration = Duration::from_millis(800);
 
 /// A hang, as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stall {
+pub(super) enum Stall {
     /// No beat came.
     Silent {
         /// For how long.

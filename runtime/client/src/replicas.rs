@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use halm_protocol::{ReplicaName, ReplicaStatus, subject};
+use halm_protocol::{ReplicaName, ReplicaStatus, StatusQuestion, subject};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{Client, ClientError};
 
 /// What the replicas said.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replicas {
     /// Those that answered, by name.
     pub answered: Vec<ReplicaStatus>,
-    /// Those that others know and that did not answer.
+    /// Those that others know, or that were expected, and that did not answer.
     pub silent: Vec<ReplicaName>,
 }
 
@@ -24,10 +24,25 @@ impl Client {
     /// # Errors
     /// If the broker does not take the question.
     pub async fn replicas(&self, within: Duration) -> Result<Replicas, ClientError> {
+        self.replicas_asked(&StatusQuestion::default(), &BTreeSet::new(), within).await
+    }
+
+    /// Asks every replica something about its status, and waits until all that are known or expected have answered,
+    /// `within` at most.
+    ///
+    /// # Errors
+    /// If the broker does not take the question.
+    pub async fn replicas_asked(
+        &self,
+        question: &StatusQuestion,
+        expected: &BTreeSet<ReplicaName>,
+        within: Duration,
+    ) -> Result<Replicas, ClientError> {
         let send = |error: &dyn std::fmt::Display| ClientError::Send(error.to_string());
         let inbox = self.nats().new_inbox();
         let mut answers = self.nats().subscribe(inbox.clone()).await.map_err(|error| send(&error))?;
-        self.nats().publish_with_reply(subject::STATUS, inbox, "".into()).await.map_err(|error| send(&error))?;
+        let question = serde_json::to_vec(question).map_err(|error| send(&error))?;
+        self.nats().publish_with_reply(subject::STATUS, inbox, question.into()).await.map_err(|error| send(&error))?;
         let until = Instant::now() + within;
         let mut replicas = Replicas::default();
         while let Ok(Some(message)) = timeout_at(until, answers.next()).await {
@@ -39,21 +54,22 @@ impl Client {
             if let Ok(status) = serde_json::from_slice(&message.payload) {
                 replicas.answered.push(status);
             }
-            replicas.settle();
-            if replicas.silent.is_empty() && replicas.answered.iter().any(|replica| !replica.peers.is_empty()) {
+            replicas.settle(expected);
+            let some_known = !expected.is_empty() || replicas.answered.iter().any(|replica| !replica.peers.is_empty());
+            if replicas.silent.is_empty() && some_known {
                 break;
             }
         }
         replicas.answered.sort_by(|a, b| a.replica.cmp(&b.replica));
-        replicas.settle();
+        replicas.settle(expected);
         Ok(replicas)
     }
 }
 
 impl Replicas {
-    fn settle(&mut self) {
+    fn settle(&mut self, expected: &BTreeSet<ReplicaName>) {
         let answered: BTreeSet<_> = self.answered.iter().map(|status| &status.replica).collect();
-        let known: BTreeSet<_> = self.answered.iter().flat_map(|status| &status.peers).collect();
+        let known: BTreeSet<_> = self.answered.iter().flat_map(|status| &status.peers).chain(expected).collect();
         self.silent = known.difference(&answered).map(|name| (*name).clone()).collect();
     }
 }

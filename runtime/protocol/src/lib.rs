@@ -32,6 +32,9 @@ pub use claim::{Claim, Nonce};
 pub use digest::{Digest, InvalidDigest};
 pub use id::{Incarnation, InvalidId, JobId, ModelToken, ReplicaName};
 pub use refusal::{ErrorCode, Refusal};
-pub use replica::{ActorStatus, Beat, Held, JobStatus, ReplicaStatus, RunsModel, WorkerStatus};
+pub use replica::{
+    Activity, ActorStatus, Beat, CrashCounts, CrashRecord, Held, JobStatus, ReplicaStatus, RunsModel, StatusQuestion,
+    WorkerStatus,
+};
 pub use reply::{Chunk, FinishReason, Outcome, Reply, Usage};
 pub use request::{ChatMessage, Input, Limits, Request, Sampling};

@@ -1,5 +1,8 @@
 //! What replicas tell each other and operators: beats and status.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Incarnation, JobId, ModelToken, ReplicaName};
@@ -41,6 +44,78 @@ pub struct Beat {
     pub draining: bool,
 }
 
+/// What an actor was doing with a job: ids and counts, never text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activity {
+    /// The job.
+    pub job: JobId,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// Tokens that the answer had so far.
+    pub offset: u32,
+}
+
+impl fmt::Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job {} attempt {} at token {}", self.job, self.attempt, self.offset)
+    }
+}
+
+/// A crash report as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashRecord {
+    /// Who ended: its path from the root.
+    pub path: String,
+    /// Its how-manieth incarnation, from 1.
+    pub incarnation: u64,
+    /// Why, for people.
+    pub reason: String,
+    /// Why, as counters call it: `panicked`, `process_signalled`, …
+    pub kind: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How long it had run, in milliseconds; absent if it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_ms: Option<u64>,
+    /// How often it had been restarted before.
+    pub restarts: u64,
+    /// What its supervisor did about it.
+    pub action: String,
+    /// What it was doing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doing: Vec<Activity>,
+    /// Where it panicked, as `file:line:column`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// The panic's frames in halm's own code, the innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backtrace: Vec<String>,
+    /// The last lines that its process wrote to standard error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stderr_tail: Vec<String>,
+}
+
+/// Crash reports since a replica began, the forgotten ones included.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashCounts {
+    /// All of them.
+    pub reports: u64,
+    /// Those that led to a restart.
+    pub restarts: u64,
+    /// Those that ended a supervisor.
+    pub escalations: u64,
+    /// All of them by [`CrashRecord::kind`].
+    pub by_kind: BTreeMap<String, u64>,
+}
+
+/// What is asked at [`crate::subject::STATUS`]; an empty message asks for everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusQuestion {
+    /// Only the actor at this path and what is below it, with their last crash reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
 /// A job as `halm status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobStatus {
@@ -52,7 +127,10 @@ pub struct JobStatus {
     pub tokens: u32,
     /// Leases so far.
     pub attempts: u32,
-    /// The worker that runs it.
+    /// The path of the pool that holds it.
+    #[serde(default)]
+    pub pool: String,
+    /// The worker that runs it, by its number in that pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<u32>,
 }
@@ -60,6 +138,9 @@ pub struct JobStatus {
 /// A worker process as `halm status` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
+    /// The path of its actor.
+    #[serde(default)]
+    pub path: String,
     /// Its number in the pool.
     pub worker: u32,
     /// Its process, while there is one.
@@ -68,7 +149,7 @@ pub struct WorkerStatus {
     /// Whether the model is loaded.
     pub ready: bool,
     /// Jobs it runs now.
-    pub jobs: Vec<JobId>,
+    pub jobs: Vec<Activity>,
 }
 
 /// An actor of the tree as `halm status` draws it.
@@ -82,6 +163,9 @@ pub struct ActorStatus {
     pub uptime_ms: u64,
     /// How often it was started again.
     pub restarts: u64,
+    /// Messages that wait in its mailbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mailbox: Option<u64>,
     /// Why it ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<String>,
@@ -112,4 +196,10 @@ pub struct ReplicaStatus {
     pub jobs: Vec<JobStatus>,
     /// Living peers.
     pub peers: Vec<ReplicaName>,
+    /// How often anything ended badly.
+    #[serde(default)]
+    pub crashes: CrashCounts,
+    /// The last crash reports at and below the path that was asked for, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crash_reports: Vec<CrashRecord>,
 }

@@ -20,8 +20,10 @@ pub struct Lease(pub u64);
 pub struct Work {
     /// The lease under which results come back.
     pub lease: Lease,
-    /// For logs.
+    /// For logs and crash reports.
     pub job: JobId,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
     /// What the model reads.
     pub input: Input,
     /// Most tokens in all, those in `generated` included.

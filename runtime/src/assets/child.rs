@@ -94,6 +94,7 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     command.spawn()
 }
 
+#[expect(clippy::disallowed_methods, reason = "whoever waits for its text sees that none comes")]
 fn read_aside<R: Read + Send + 'static>(
     pipe: Option<R>,
     sender: Sender<Pipe>,

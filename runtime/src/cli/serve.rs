@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use halm_actors::ports::BrokerProcess;
 use halm_actors::replica::{Replica, ReplicaSpec};
 use halm_actors::supervisor::Ended;
+use halm_protocol::StatusQuestion;
 use halm_protocol::subject::{self, Inbox};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -244,8 +245,10 @@ async fn attend(mut replica: Replica, link: &Link, mut signals: Signals, grace: 
 
 /// Tells how this replica is, to an inbox and nowhere else.
 async fn answer(client: &Client, replica: &Replica, question: Message) -> anyhow::Result<()> {
-    if let Some(inbox) = question.reply.and_then(|reply| Inbox::try_from(reply.as_str()).ok()) {
-        let status = serde_json::to_vec(&replica.status().await)?;
+    if let Some(inbox) = question.reply.as_ref().and_then(|reply| Inbox::try_from(reply.as_str()).ok()) {
+        // An empty question asks for everything, and so does one of another version.
+        let asked: StatusQuestion = serde_json::from_slice(&question.payload).unwrap_or_default();
+        let status = serde_json::to_vec(&replica.status(&asked).await)?;
         // Whoever asked may be gone.
         let _ = client.publish(inbox.as_str().to_owned(), status.into()).await;
     }

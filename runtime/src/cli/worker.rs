@@ -26,6 +26,9 @@ pub(super) struct WorkerArgs {
     /// Most tokens of prompt and answer
     #[arg(long)]
     context_tokens: Option<usize>,
+    /// Most bytes of memory of its own
+    #[arg(long)]
+    memory_bytes: Option<u64>,
     /// Process id of the replica
     #[arg(long)]
     parent: u32,
@@ -43,6 +46,7 @@ pub(super) fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
         digest: Digest::try_from(args.digest)?,
         threads: args.threads,
         context_tokens_max: args.context_tokens,
+        memory_bytes_max: args.memory_bytes,
         parent: args.parent,
     };
     worker::run(&spec)?;

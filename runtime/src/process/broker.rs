@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use halm_actors::ports::{BrokerProcess, PortFuture, StartedBroker};
+use halm_actors::ports::{BrokerProcess, Exit, PortFuture, StartedBroker};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::oneshot;
 
-use super::{StderrTail, exit};
+use super::{StderrTail, StopTimes, exit, stop};
 
 /// How long a server may take to listen: it reads its whole store first.
 const LISTENING_WITHIN: Duration = Duration::from_secs(120);
@@ -20,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// A server's first line comes at once, and is not long.
 const HELLO_WITHIN: Duration = Duration::from_secs(1);
 const HELLO_BYTES_MAX: u64 = 16 * 1024;
-/// A server that was asked to end has this long.
-const STOPPED_WITHIN: Duration = Duration::from_secs(3);
+/// A server is asked by SIGTERM, at once, and has this long to close its store.
+const STOP_TIMES: StopTimes = StopTimes { asked: Duration::ZERO, terminated: Duration::from_secs(3) };
 /// How the server calls itself.
 const SERVER_NAME: &str = "halm-local";
 
@@ -91,9 +91,9 @@ impl BrokerProcess for BrokerProgram {
             let stderr = child.stderr.take().ok_or("nats-server has no standard error")?;
             let tail = StderrTail::default();
             let (stop, stopping) = oneshot::channel();
-            let mut run: PortFuture<String> = Box::pin(run(child, stderr, tail.clone(), pid, stopping));
+            let mut run: PortFuture<Exit> = Box::pin(run(child, stderr, tail.clone(), pid, stopping));
             tokio::select! {
-                how = &mut run => Err(format!("nats-server {how}{}", words(&tail))),
+                exit = &mut run => Err(format!("nats-server: {}{}", exit.end, words(&tail))),
                 listening = listening(program.listen) => match listening {
                     Ok(()) => Ok(StartedBroker { pid, stop, run }),
                     Err(()) => Err(format!("nats-server does not listen at {}{}", program.listen, words(&tail))),
@@ -109,27 +109,10 @@ async fn run(
     tail: StderrTail,
     pid: u32,
     stopping: oneshot::Receiver<()>,
-) -> String {
+) -> Exit {
     let log = tail.clone().read(stderr, |line| tracing::debug!(pid, line, "nats-server said"));
-    let wait = async {
-        tokio::select! {
-            status = child.wait() => return status,
-            Ok(()) = stopping => {}
-        }
-        // It closes its store, and ends by itself.
-        if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        match tokio::time::timeout(STOPPED_WITHIN, child.wait()).await {
-            Ok(status) => status,
-            Err(_) => {
-                child.kill().await?;
-                child.wait().await
-            }
-        }
-    };
-    let ((), status) = tokio::join!(log, wait);
-    exit(status, tail.lines()).to_string()
+    let ((), status) = tokio::join!(log, stop::wait(&mut child, pid, STOP_TIMES, stopping));
+    exit(status, tail.lines())
 }
 
 fn words(tail: &StderrTail) -> String {

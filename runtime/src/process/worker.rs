@@ -2,18 +2,27 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use halm_actors::ports::{ProcessEvent, ProcessHandle, StartedProcess, WorkerProcess};
 use halm_protocol::worker::{Command, Event, FrameError, declared_length, decode, encode};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{StderrTail, exit};
+use super::{StderrTail, StopTimes, exit, signal_group, stop};
 use crate::worker::WorkerSpec;
 
 /// Commands that wait for a worker to read them: more than it has slots for cannot be.
 const COMMANDS_MAX: usize = 256;
+/// A worker looks for commands between two passes, so it ends within one when asked; a pass over a long prompt may take
+/// longer than it is waited for.
+const STOP_TIMES: StopTimes = StopTimes { asked: Duration::from_secs(2), terminated: Duration::from_secs(1) };
+/// A process that ends closes its pipe a moment before it can be reaped. One that closes it and lives has this long.
+const CLOSED_GRACE: Duration = Duration::from_millis(500);
+/// What a process wrote before it ended is there to be read. Its pipes may be held open by what it had started.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How to start a worker process.
 #[derive(Debug, Clone)]
@@ -27,6 +36,8 @@ pub struct WorkerProgram {
 struct Handle {
     pid: u32,
     commands: mpsc::Sender<Command>,
+    stop: Option<oneshot::Sender<()>>,
+    reaped: watch::Receiver<bool>,
 }
 
 impl ProcessHandle for Handle {
@@ -38,10 +49,18 @@ impl ProcessHandle for Handle {
         self.commands.try_send(command).is_ok()
     }
 
+    fn stop(&mut self) {
+        self.send(Command::Shutdown);
+        if let Some(stop) = self.stop.take() {
+            // One that has ended already hears nothing, and needs nothing.
+            let _ = stop.send(());
+        }
+    }
+
     fn kill(&self) {
-        if let Some(pid) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
-            // One that is gone already needs no killing. It is not reaped before `run` ends, so the pid is still its.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        // Once it is reaped the number may be another's.
+        if !*self.reaped.borrow() {
+            signal_group(self.pid, Signal::KILL);
         }
     }
 }
@@ -55,24 +74,41 @@ impl WorkerProcess for WorkerProgram {
             return Err("its pipes are missing".to_owned());
         };
         let (commands, queued) = mpsc::channel(COMMANDS_MAX);
+        let (stop, stopping) = oneshot::channel();
+        let (tell_reaped, reaped) = watch::channel(false);
+        let handle = Handle { pid, commands, stop: Some(stop), reaped: reaped.clone() };
         let tail = StderrTail::default();
         let run = async move {
-            let log = tail.clone().read(stderr, |line| tracing::debug!(pid, line, "worker said"));
+            let log = async {
+                tokio::select! {
+                    () = tail.clone().read(stderr, |line| tracing::debug!(pid, line, "worker said")) => {}
+                    () = after(reaped.clone(), LAST_WORDS) => {}
+                }
+            };
             let talk = async {
                 tokio::select! {
                     () = write(stdin, queued) => {}
-                    fault = read(stdout, event.as_ref()) => {
-                        if let Some(fault) = fault {
-                            event(ProcessEvent::Garbage(fault));
-                        }
-                    }
+                    () = listen(stdout, event.as_ref()) => {}
+                    () = after(reaped.clone(), LAST_WORDS) => {}
                 }
             };
-            let ((), (), status) = tokio::join!(log, talk, child.wait());
+            let wait = async {
+                let status = stop::wait(&mut child, pid, STOP_TIMES, stopping).await;
+                tell_reaped.send_replace(true);
+                status
+            };
+            let ((), (), status) = tokio::join!(log, talk, wait);
             event(ProcessEvent::Exited(exit(status, tail.lines())));
         };
-        Ok(StartedProcess { handle: Box::new(Handle { pid, commands }), run: Box::pin(run) })
+        Ok(StartedProcess { handle: Box::new(handle), run: Box::pin(run) })
     }
+}
+
+/// A time after something became true.
+async fn after(mut flag: watch::Receiver<bool>, time: Duration) {
+    // The sender is in the same future, and lives as long.
+    let _ = flag.wait_for(|set| *set).await;
+    tokio::time::sleep(time).await;
 }
 
 impl WorkerProgram {
@@ -94,6 +130,9 @@ impl WorkerProgram {
         if let Some(tokens) = self.spec.context_tokens_max {
             command.args(["--context-tokens", &tokens.to_string()]);
         }
+        if let Some(bytes) = self.spec.memory_bytes_max {
+            command.args(["--memory-bytes", &bytes.to_string()]);
+        }
         command
     }
 }
@@ -109,26 +148,51 @@ async fn write(mut stdin: ChildStdin, mut commands: mpsc::Receiver<Command>) {
     }
 }
 
-/// Reads events until the pipe closes, or something on it is no event.
-async fn read(mut stdout: ChildStdout, event: &(dyn Fn(ProcessEvent) + Send + Sync)) -> Option<String> {
+/// Why nothing more is read.
+enum Silence {
+    /// What is on the pipe is no event.
+    Garbage(String),
+    /// The pipe closed between two events.
+    Closed,
+    /// The pipe closed inside an event.
+    HalfAFrame,
+}
+
+/// Passes events on until there are no more; says why, if the process lives on all the same.
+async fn listen(mut stdout: ChildStdout, event: &(dyn Fn(ProcessEvent) + Send + Sync)) {
+    let (grace, told) = match read(&mut stdout, event).await {
+        Silence::Garbage(seen) => (Duration::ZERO, ProcessEvent::Garbage(seen)),
+        Silence::Closed => (CLOSED_GRACE, ProcessEvent::PipeClosed),
+        Silence::HalfAFrame => (CLOSED_GRACE, ProcessEvent::Garbage("half a frame, and the end".to_owned())),
+    };
+    tokio::time::sleep(grace).await;
+    event(told);
+    // The owner kills it; until then its other pipe stays open, so that it does not end in its own way first.
+    std::future::pending::<()>().await;
+}
+
+async fn read(stdout: &mut ChildStdout, event: &(dyn Fn(ProcessEvent) + Send + Sync)) -> Silence {
     loop {
         let mut head = [0; 4];
-        if stdout.read_exact(&mut head).await.is_err() {
-            return None;
+        match stdout.read(&mut head[..1]).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return Silence::Closed,
+        }
+        if stdout.read_exact(&mut head[1..]).await.is_err() {
+            return Silence::HalfAFrame;
         }
         let length = match declared_length(head) {
             Ok(length) => length,
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return Silence::Garbage(error.to_string()),
         };
         let mut body = vec![0; length];
         if stdout.read_exact(&mut body).await.is_err() {
-            // Half a frame: it died while it wrote.
-            return None;
+            return Silence::HalfAFrame;
         }
         let said: Result<Event, FrameError> = decode(&body);
         match said {
             Ok(said) => event(ProcessEvent::Said(said)),
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return Silence::Garbage(error.to_string()),
         }
     }
 }

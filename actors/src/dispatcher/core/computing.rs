@@ -160,6 +160,7 @@ fn work(job: &Job, lease: Lease) -> Work {
     Work {
         lease,
         job: job.spec.id.clone(),
+        attempt: job.attempts,
         input: request.input.clone(),
         max_tokens: request.max_tokens,
         sampling: request.sampling.clone(),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::super::exit::ExitReason;
 use super::super::protocol::{Effect, Event, RunId, TimerId};
-use super::{Run, State};
+use super::State;
 
 /// A wait that never ends is woken this often to look again; nothing depends on it.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -22,7 +22,7 @@ impl State {
         let mut deadlines: BTreeMap<TimerId, Instant> = BTreeMap::new();
         let mut deaths = FuturesUnordered::new();
         for (run, living) in &self.runs {
-            if let Run::Living(child) = living {
+            if let Some(child) = &living.child {
                 let (run, cell) = (*run, child.cell.clone());
                 deaths.push(async move {
                     // Without a time-out it cannot time out.

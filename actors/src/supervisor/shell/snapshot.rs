@@ -12,22 +12,22 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::super::policy::ChildKind;
-use super::{Msg, Run, State, SupervisorMsg};
+use super::{Msg, State, SupervisorMsg, is_supervisor};
 use crate::crash_report::in_ms;
+use crate::mailbox::Mailbox;
 use crate::tasks::TooManyTasks;
 use crate::tree::{NodeState, TreeNode};
+use crate::vitals;
 
 impl State {
     pub(super) fn snapshot(&mut self, within: Duration, reply: oneshot::Sender<TreeNode>) -> Result<(), TooManyTasks> {
         let uptime = self.born.elapsed();
         let mut nodes = Vec::new();
         for view in self.core.children(uptime) {
-            let living = view.run.and_then(|run| match self.runs.get(&run) {
-                Some(Run::Living(child)) => Some(child.cell.clone()),
-                Some(Run::Starting { .. }) | None => None,
-            });
-            let below = living.filter(|cell| cell.is_message_type_of::<SupervisorMsg>() == Some(true));
-            nodes.push((TreeNode::of_child(&self.path, &view), below.map(ActorRef::from)));
+            let living = view.run.and_then(|run| self.living(run));
+            let mailbox = living.map(|child| child.vitals.waiting());
+            let below = living.map(|child| &child.cell).filter(|cell| is_supervisor(cell)).cloned();
+            nodes.push((TreeNode::of_child(&self.path, &view, mailbox), below.map(ActorRef::from)));
         }
         let state = if self.core.is_ending() {
             NodeState::Stopping
@@ -37,11 +37,12 @@ impl State {
             NodeState::Running
         };
         let path = self.path.to_string();
+        let mailbox = vitals::of(self.myself.get_id()).map(|vitals| vitals.waiting());
         let spawned = self.tasks.spawn_named("snapshot", async move {
             let children = join_all(nodes.into_iter().map(|(node, below)| complete(node, below, within * 4 / 5))).await;
             let kind = ChildKind::Supervisor;
             let uptime_ms = Some(in_ms(uptime));
-            let node = TreeNode { path, kind, state, uptime_ms, restarts: 0, last_exit: None, children };
+            let node = TreeNode { path, kind, state, uptime_ms, restarts: 0, mailbox, last_exit: None, children };
             // Whoever asked may have stopped waiting.
             let _ = reply.send(node);
         });
@@ -54,7 +55,7 @@ impl State {
 async fn complete(mut node: TreeNode, below: Option<ActorRef<SupervisorMsg>>, within: Duration) -> TreeNode {
     let Some(supervisor) = below else { return node };
     let (reply, answer) = oneshot::channel();
-    let asked = supervisor.send_message(SupervisorMsg(Msg::Snapshot { within, reply }));
+    let asked = Mailbox::of(&supervisor).send(SupervisorMsg(Msg::Snapshot { within, reply }));
     match timeout(within, answer).await {
         Ok(Ok(answered)) if asked.is_ok() => node.children = answered.children,
         Ok(_) | Err(_) => node.state = NodeState::NoAnswer,

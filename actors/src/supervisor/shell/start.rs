@@ -17,13 +17,13 @@ use super::super::core::KILL_WAIT_MAX;
 use super::super::exit::{ExitReason, Hook};
 use super::super::spec::{Spawned, StartContext, StartFn};
 use super::ask_to_stop;
-use crate::tasks::panic_message;
+use crate::crash_report::{Crash, panics};
 
 /// A start that gave no child.
 #[derive(Debug)]
 pub(crate) struct NotStarted {
     /// Why; [`ExitReason::Cancelled`] when it was given up, or when the actor died without a word.
-    pub(super) reason: ExitReason,
+    pub(super) crash: Crash,
     /// The actor, if there was one.
     pub(super) actor: Option<ActorId>,
 }
@@ -35,15 +35,15 @@ pub(super) async fn start(
     mut cancelled: oneshot::Receiver<()>,
 ) -> Result<Spawned, NotStarted> {
     let making = AssertUnwindSafe(async move { start(context).await }).catch_unwind();
-    let not_started = |reason| NotStarted { reason, actor: None };
+    let not_started = |crash| NotStarted { crash, actor: None };
     let mut child = tokio::select! {
         biased;
-        _ = &mut cancelled => return Err(not_started(ExitReason::Cancelled)),
+        _ = &mut cancelled => return Err(not_started(ExitReason::Cancelled.into())),
         made = making => match made {
             Ok(made) => made.map_err(not_started)?,
             Err(panic) => {
-                let message = panic_message(panic.as_ref());
-                return Err(not_started(ExitReason::Panicked { hook: Hook::Start, message }));
+                let reason = ExitReason::Panicked { hook: Hook::Start, message: panics::message(panic.as_ref()) };
+                return Err(not_started(Crash::new(reason, panics::take())));
             }
         },
     };
@@ -65,5 +65,5 @@ pub(super) async fn start(
         child.cell.kill();
         let _ = timeout(KILL_WAIT_MAX, child.cell.wait(None)).await;
     }
-    Err(NotStarted { reason, actor: Some(child.cell.get_id()) })
+    Err(NotStarted { crash: reason.into(), actor: Some(child.cell.get_id()) })
 }

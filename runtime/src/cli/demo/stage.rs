@@ -2,15 +2,17 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use halm_actors::ports::{BrokerProcess, PortFuture};
+use halm_actors::local_broker;
+use halm_actors::ports::BrokerProcess;
+use halm_actors::supervisor::{Root, Supervisor};
 use halm_client::{Client, Replicas};
 use halm_protocol::{JobId, ReplicaStatus};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::assets::{Assets, StoredModel};
@@ -30,25 +32,21 @@ const STATUS_WITHIN: Duration = Duration::from_millis(500);
 pub(super) struct Stage {
     client: Client,
     replicas: Vec<(&'static str, Child)>,
-    /// Runs while it is held; its process dies with it.
-    broker: tokio::task::JoinSet<String>,
-    stop_broker: oneshot::Sender<()>,
+    broker: Root,
     dir: TempDir,
 }
 
 impl Stage {
     /// Starts everything.
     pub(super) async fn build(model: &str) -> anyhow::Result<Self> {
-        let (stored, program) = fetch(model.to_owned()).await?;
+        let (stored, program) = tokio::task::block_in_place(|| fetch(model))?;
         let dir = tempfile::tempdir().context("make a folder for the demo")?;
         let listen = std::net::SocketAddr::from(([127, 0, 0, 1], free_port().context("find a free port")?));
         let halm = std::env::current_exe().context("find the halm binary")?;
         let broker = BrokerProgram { halm: halm.clone(), program, listen, dir: dir.path().join("broker") };
         broker.prepare().context("write the broker's configuration")?;
-        let started = broker.start().await.map_err(anyhow::Error::msg)?;
-        let mut running = tokio::task::JoinSet::new();
-        let run: PortFuture<String> = started.run;
-        running.spawn(run);
+        let broker: Arc<dyn BrokerProcess> = Arc::new(broker);
+        let broker = Supervisor::start_root("broker", local_broker::supervisor(&broker)).await?;
         let url = format!("nats://{listen}");
         let mut replicas = Vec::new();
         for name in REPLICAS {
@@ -56,7 +54,7 @@ impl Stage {
             replicas.push((name, child));
         }
         let client = Client::connect(&url).await?;
-        Ok(Self { client, replicas, broker: running, stop_broker: started.stop, dir })
+        Ok(Self { client, replicas, broker, dir })
     }
 
     /// Ends everything, and removes its folder when nobody writes there any more.
@@ -64,9 +62,7 @@ impl Stage {
         for (_, replica) in &mut self.replicas {
             let _ = replica.kill().await;
         }
-        // One that has ended already is as good.
-        let _ = self.stop_broker.send(());
-        while self.broker.join_next().await.is_some() {}
+        self.broker.shutdown().await;
         let _ = self.dir.close();
     }
 
@@ -131,7 +127,7 @@ impl Stage {
     /// Kills the worker process that computes a job; its process id.
     pub(super) async fn kill_worker_of(&self, job: &JobId) -> anyhow::Result<u32> {
         let holder = self.holder(job).await?;
-        let worker = holder.workers.iter().find(|worker| worker.jobs.contains(job));
+        let worker = holder.workers.iter().find(|worker| worker.jobs.iter().any(|activity| activity.job == *job));
         let pid = super::step(worker.and_then(|worker| worker.pid), "no worker computes the job that was to be hit")?;
         kill(pid)?;
         Ok(pid)
@@ -150,12 +146,9 @@ fn kill(pid: u32) -> anyhow::Result<()> {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).context("kill a process")
 }
 
-async fn fetch(model: String) -> anyhow::Result<(StoredModel, std::path::PathBuf)> {
-    let fetching = tokio::task::spawn_blocking(move || {
-        let assets = Assets::open(None)?;
-        Ok::<_, anyhow::Error>((assets.model(&model, None)?, assets.broker(None)?.path))
-    });
-    fetching.await?
+fn fetch(model: &str) -> anyhow::Result<(StoredModel, std::path::PathBuf)> {
+    let assets = Assets::open(None)?;
+    Ok((assets.model(model, None)?, assets.broker(None)?.path))
 }
 
 fn replica(halm: &Path, name: &str, url: &str, model: &StoredModel, dir: &Path) -> anyhow::Result<Child> {

@@ -1,0 +1,62 @@
+//! What can be known of a living actor from outside: how much waits in its mailbox, and what a task of it died of.
+//!
+//! Owns one entry for each supervised actor of this process, found by the actor's id while it lives. ractor tells
+//! neither, so senders count messages in ([`crate::mailbox::Mailbox`]) and the wrapper around every supervised actor
+//! counts them out. It must never decide anything: a missing entry is a count of zero.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use ractor::ActorId;
+
+use crate::crash_report::Crash;
+
+static LIVING: LazyLock<Mutex<HashMap<ActorId, Arc<Vitals>>>> = LazyLock::new(Mutex::default);
+
+/// The vitals of one incarnation of an actor.
+#[derive(Debug, Default)]
+pub(crate) struct Vitals {
+    /// Messages counted in and not yet out.
+    waiting: AtomicUsize,
+    task_crash: Mutex<Option<Crash>>,
+}
+
+impl Vitals {
+    pub(crate) fn count_in(&self) {
+        self.waiting.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_out(&self) {
+        // A message that was not counted in must not make the count wrap.
+        let _ = self.waiting.fetch_update(Relaxed, Relaxed, |waiting| waiting.checked_sub(1));
+    }
+
+    /// Messages that wait to be handled.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Leaves word of the task whose panic stops the actor.
+    pub(crate) fn leave(&self, crash: Crash) {
+        *self.task_crash.lock().unwrap_or_else(PoisonError::into_inner) = Some(crash);
+    }
+
+    pub(crate) fn take_task_crash(&self) -> Option<Crash> {
+        self.task_crash.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// The vitals of a supervised actor that lives.
+pub(crate) fn of(actor: ActorId) -> Option<Arc<Vitals>> {
+    LIVING.lock().unwrap_or_else(PoisonError::into_inner).get(&actor).cloned()
+}
+
+pub(crate) fn enter(actor: ActorId, vitals: Arc<Vitals>) {
+    LIVING.lock().unwrap_or_else(PoisonError::into_inner).insert(actor, vitals);
+}
+
+pub(crate) fn leave(actor: ActorId) {
+    LIVING.lock().unwrap_or_else(PoisonError::into_inner).remove(&actor);
+}
