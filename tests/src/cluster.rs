@@ -39,6 +39,8 @@ pub struct RunningJob {
     pub replica_pid: u32,
     /// The worker's process.
     pub worker_pid: u32,
+    /// The path of the worker's actor.
+    pub worker_path: String,
 }
 
 /// A long seeded text, streamed.
@@ -184,6 +186,7 @@ fn running(status: &ReplicaStatus, tokens: u32) -> Option<RunningJob> {
         replica: status.replica.to_string(),
         replica_pid: status.pid,
         worker_pid: worker.pid?,
+        worker_path: worker.path.clone(),
     })
 }
 

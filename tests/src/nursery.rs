@@ -9,16 +9,15 @@ use std::time::Duration;
 use halm::process::WorkerProgram;
 use halm::worker::WorkerSpec;
 use halm_actors::address::Address;
-use halm_actors::supervisor::{Backoff, ChildSpec, Root, Strategy, Supervisor, SupervisorSpec};
+use halm_actors::ports::{ProcessEvent, WorkerProcess};
+use halm_actors::supervisor::{Backoff, ChildSpec, ProcessEnd, Root, Strategy, Supervisor, SupervisorSpec};
 use halm_actors::worker::{Worker, WorkerMsg, WorkerStart};
 use halm_actors::{Clock, dispatcher::WorkerId};
-use halm_protocol::worker::{Lease, Work};
+use halm_protocol::worker::{Event, Lease, Work};
 use halm_protocol::{CrashRecord, Digest, Input, JobId, Request, WorkerStatus};
-use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::process::kill;
 use crate::program::binary;
 use crate::{Fault, Turn, until, weights};
 
@@ -32,7 +31,7 @@ const PATH: &str = "root/1";
 pub struct Nursery {
     root: Root,
     address: Address<WorkerMsg>,
-    folder: TempDir,
+    _folder: TempDir,
     _turn: Turn,
 }
 
@@ -79,7 +78,7 @@ impl Nursery {
             .backoff(Backoff::NONE)
             .child(child);
         let root = Supervisor::start_root("root", spec).await.expect("a worker starts before its process does");
-        Self { root, address, folder, _turn: turn }
+        Self { root, address, _folder: folder, _turn: turn }
     }
 
     /// The tree.
@@ -139,11 +138,6 @@ impl Nursery {
         .await;
     }
 
-    /// Sends a signal to the worker process.
-    pub fn signal(&self, pid: u32, signal: Signal) {
-        kill(pid, signal);
-    }
-
     /// Waits until the first process's end was reported, a healthy one is ready in its place, and nothing is left of the
     /// first one's process group; the report.
     pub async fn survives(&self, first: u32) -> CrashRecord {
@@ -170,17 +164,32 @@ impl Nursery {
         .await;
     }
 
-    /// Where the first process's environment is written down.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     async fn status(&self) -> Option<WorkerStatus> {
         let (reply, answer) = oneshot::channel();
         self.address.send(WorkerMsg::Status(reply.into())).ok()?;
         answer.await.ok()
     }
+}
+
+/// Starts a worker process without an actor, waits until it is ready, has it stopped in order, and tells how it ended.
+pub async fn how_it_stops(fault: Option<Fault>) -> ProcessEnd {
+    let (_turn, folder) = (Turn::take(), tempfile::tempdir().expect("a temporary folder"));
+    let process = WorkerProgram { program: program(folder.path(), fault), spec: spec() };
+    let (tell, mut events) = mpsc::unbounded_channel();
+    let started = process.start(Box::new(move |event| drop(tell.send(event)))).expect("it starts");
+    let mut handle = started.handle;
+    let running = tokio::spawn(started.run);
+    let end = loop {
+        match events.recv().await.expect("its exit is the last event") {
+            ProcessEvent::Said(Event::Ready { .. }) => handle.stop(),
+            ProcessEvent::Said(_) => {}
+            ProcessEvent::Exited(exit) => break exit.end,
+            event @ (ProcessEvent::Garbage(_) | ProcessEvent::PipeClosed) => panic!("{event:?}"),
+        }
+    };
+    running.await.expect("no panic");
+    assert_eq!(group_of(handle.pid()), Vec::<String>::new());
+    end
 }
 
 /// The job that a nursery's worker computes.

@@ -130,7 +130,10 @@ impl Drop for Process {
 }
 
 /// Sends a signal to a process that may be gone.
-pub(crate) fn kill(pid: u32, signal: Signal) {
+///
+/// # Panics
+/// When the number cannot be one of a process.
+pub fn kill(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     // One that is gone needs no signal.
     let _ = kill_process(pid, signal);

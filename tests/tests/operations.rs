@@ -1,5 +1,6 @@
 //! What an operator does: start, look, drain, stop; and what a replica leaves behind, which is nothing.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -9,6 +10,7 @@ use halm::process::free_port;
 use halm_client::Client;
 use halm_protocol::ReplicaStatus;
 use halm_tests::{BrokerOptions, Cluster, Halm, PlainClient, Replica, Turn, greedy, question, story, until};
+use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -24,8 +26,13 @@ struct Local {
 impl Local {
     /// Starts one in a data folder, and waits until it is ready.
     async fn start(folder: &TempDir) -> Self {
+        Self::start_with(folder, &[]).await
+    }
+
+    async fn start_with(folder: &TempDir, variables: &[(&str, &str)]) -> Self {
         let listen = format!("127.0.0.1:{}", free_port().expect("a free port"));
         let halm = Halm::new(["serve", "--data-dir"]).arg(folder.path()).env("HALM_BROKER_LISTEN", &listen);
+        let halm = variables.iter().fold(halm, |halm, (name, value)| halm.env(name, value));
         let local = Self { replica: Replica::of(halm, "local"), url: format!("nats://{listen}") };
         until("the replica is ready", async || {
             let client = Client::connect(&local.url).await.map_err(|error| error.to_string())?;
@@ -136,6 +143,34 @@ async fn a_replica_that_is_killed_takes_its_workers_and_its_broker_with_it_and_c
     local.replica.kill9().await;
     local.replica.process().leaves_nothing().await;
     Local::start(&folder).await.assert_answers().await;
+}
+
+#[tokio::test]
+async fn a_replica_whose_root_gives_up_says_why_last_and_fails() {
+    let (_turn, folder) = (Turn::take(), tempfile::tempdir().expect("a temporary folder"));
+    let broker = Assets::open(None).and_then(|assets| assets.broker(None)).expect("a nats-server").path;
+    // A broker that comes up once, and never again.
+    let (once, program) = (folder.path().join("once"), folder.path().join("nats-server"));
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec '{broker}' --version\n\
+         if mkdir '{once}' 2>/dev/null; then exec '{broker}' \"$@\"; fi\nexit 7\n",
+        broker = broker.display(),
+        once = once.display(),
+    );
+    std::fs::write(&program, script).expect("a file in a temporary folder");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("its owner may");
+    let mut local = Local::start_with(&folder, &[("HALM_BROKER_PROGRAM", &program.display().to_string())]).await;
+
+    let processes = local.replica.process().descendants();
+    let (server, _) = processes.iter().find(|(_, command)| command.contains("nats-server.conf")).expect("a broker");
+    halm_tests::kill(*server, Signal::KILL);
+    assert_eq!(local.replica.wait_exit().await, Some(1));
+    let said = local.replica.process().stderr();
+    let last = said.lines().next_back().unwrap_or_default();
+    let expected = "halm: the replica gave up: root gave up after broker: child nats-server failed to start: failed in \
+                    pre_start: nats-server: process exited with status 7";
+    assert_eq!(last, expected, "{said}");
+    local.replica.process().leaves_nothing().await;
 }
 
 #[tokio::test]

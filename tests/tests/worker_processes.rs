@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use halm_tests::{Fault, Nursery, group_of, until};
+use halm_actors::supervisor::ProcessEnd;
+use halm_tests::{Fault, Nursery, group_of, how_it_stops, kill, until};
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -11,7 +12,7 @@ async fn a_killed_worker_is_reported_with_what_it_was_doing() {
     let nursery = Nursery::healthy().await;
     nursery.computing(3).await;
     let first = nursery.started().await;
-    nursery.signal(first, Signal::KILL);
+    kill(first, Signal::KILL);
     let report = nursery.survives(first).await;
     assert_eq!((report.reason.as_str(), report.kind.as_str()), ("process killed by SIGKILL", "process_signalled"));
     let [doing] = report.doing.as_slice() else { panic!("{report:?}") };
@@ -25,7 +26,7 @@ async fn a_killed_worker_is_reported_with_what_it_was_doing() {
 async fn a_stopped_worker_has_hung_and_is_killed() {
     let nursery = Nursery::healthy().await;
     let first = nursery.started().await;
-    nursery.signal(first, Signal::STOP);
+    kill(first, Signal::STOP);
     let report = nursery.survives(first).await;
     assert!(report.reason.starts_with("process hung (no beat for "), "{report:?}");
     assert_eq!(report.kind, "process_hung");
@@ -122,6 +123,35 @@ async fn a_worker_whose_actor_is_killed_dies_too_and_both_are_restarted() {
     nursery.address().get().expect("it lives").kill();
     let report = nursery.survives(first).await;
     assert_eq!(report.reason, "killed");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_asked_to_end_ends_by_itself() {
+    assert_eq!(how_it_stops(None).await, ProcessEnd::Exited { code: 0 });
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_hear_is_told_by_sigterm() {
+    assert_eq!(how_it_stops(Some(Fault::Deaf)).await, ProcessEnd::Signalled { signal: Signal::TERM.as_raw() });
+}
+
+#[tokio::test]
+async fn a_worker_that_ignores_sigterm_is_killed() {
+    assert_eq!(how_it_stops(Some(Fault::DeafToSigterm)).await, ProcessEnd::Signalled { signal: Signal::KILL.as_raw() });
+}
+
+#[tokio::test]
+async fn a_tree_waits_for_its_worker_processes_and_reports_nothing() {
+    for fault in [None, Some(Fault::DeafToSigterm)] {
+        let nursery = match fault {
+            None => Nursery::healthy().await,
+            Some(fault) => Nursery::with(fault).await,
+        };
+        let worker = nursery.ready().await;
+        nursery.root().shutdown().await;
+        assert_eq!(group_of(worker), Vec::<String>::new(), "the tree has ended, and its worker has not");
+        assert_eq!(nursery.root().crash_reports().len(), 0);
+    }
 }
 
 /// The report of a worker whose first process breaks in this way.

@@ -11,6 +11,7 @@ use anyhow::bail;
 use clap::Args;
 use halm_client::{Client, Replicas};
 use halm_protocol::{ReplicaName, StatusQuestion};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::connect::{Connect, client};
@@ -47,7 +48,12 @@ pub(super) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let client = client(&args.connect).await?;
     let question = StatusQuestion { path: args.path };
     if args.watch {
-        return watch(&client, &question, args.json).await;
+        // One listener for all of it: an interrupt between two looks counts too.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        return tokio::select! {
+            watched = watch(&client, &question, args.json) => watched,
+            _ = interrupt.recv() => Ok(ExitCode::SUCCESS),
+        };
     }
     let replicas = client.replicas_asked(&question, &BTreeSet::new(), WITHIN).await?;
     if let Some(path) = &question.path
@@ -72,13 +78,7 @@ async fn watch(client: &Client, question: &StatusQuestion, json: bool) -> anyhow
     let mut due = tokio::time::interval(LOOK_EVERY);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = due.tick() => {}
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                return Ok(ExitCode::SUCCESS);
-            }
-        }
+        due.tick().await;
         let expected: BTreeSet<ReplicaName> = seen.keys().cloned().collect();
         let replicas = client.replicas_asked(question, &expected, WATCHED_WITHIN).await?;
         let now = Instant::now();
