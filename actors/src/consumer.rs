@@ -93,11 +93,11 @@ impl Actor for Consumer {
 
     async fn post_start(
         &self,
-        myself: ActorRef<ConsumerMsg>,
+        _myself: ActorRef<ConsumerMsg>,
         state: &mut ConsumerState,
     ) -> Result<(), ActorProcessingErr> {
         // An earlier incarnation was told the demand; this one must ask.
-        let _ = state.start.dispatcher.send(DispatcherMsg::ConsumerBegan(myself));
+        let _ = state.start.dispatcher.send(DispatcherMsg::ConsumerBegan);
         Ok(())
     }
 

@@ -1,9 +1,11 @@
-//! What can be known of a living actor from outside: how much waits in its mailbox, and what a task of it died of.
+//! What can be known of a living actor from outside: how much waits in its mailbox, what a task of it died of, and that it
+//! can be found.
 //!
 //! Owns one entry for each supervised actor of this process, found by the actor's id while it lives. ractor tells
 //! neither, so senders count messages in ([`crate::mailbox::Mailbox`]) and the wrapper around every supervised actor
 //! counts them out. It must never decide anything: a missing entry is a count of zero.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,12 +18,17 @@ use crate::crash_report::Crash;
 static LIVING: LazyLock<Mutex<HashMap<ActorId, Arc<Vitals>>>> = LazyLock::new(Mutex::default);
 
 /// The vitals of one incarnation of an actor.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Vitals {
     /// Messages counted in and not yet out.
     waiting: AtomicUsize,
     task_crash: Mutex<Option<Crash>>,
+    /// Keeps the actor's address filled.
+    occupancy: Mutex<Option<Occupancy>>,
 }
+
+/// What keeps an address filled, whatever messages it takes.
+type Occupancy = Box<dyn Any + Send>;
 
 impl Vitals {
     pub(crate) fn count_in(&self) {
@@ -41,6 +48,17 @@ impl Vitals {
     /// Leaves word of the task whose panic stops the actor.
     pub(crate) fn leave(&self, crash: Crash) {
         *self.task_crash.lock().unwrap_or_else(PoisonError::into_inner) = Some(crash);
+    }
+
+    /// The actor can be found at its address from now on.
+    pub(crate) fn move_in(&self, occupancy: impl Any + Send) {
+        *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(occupancy));
+    }
+
+    /// Nobody may find the actor any more.
+    pub(crate) fn move_out(&self) {
+        let occupancy = self.occupancy.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(occupancy);
     }
 
     pub(crate) fn take_task_crash(&self) -> Option<Crash> {

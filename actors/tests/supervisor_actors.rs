@@ -388,3 +388,55 @@ async fn a_specification_that_otp_refuses_does_not_start() {
     assert!(matches!(error, StartError::Id(_)), "{error}");
     assert!(diary.lines().is_empty());
 }
+
+#[tokio::test]
+async fn an_actor_can_be_found_at_its_address_from_its_post_start_on() {
+    let diary = Diary::new();
+    diary.plan("a", 1, Act::CallHomeInPostStart);
+    diary.plan("a", 2, Act::CallHomeInPostStart);
+    let root =
+        Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
+    // What it sent itself through its address makes it fail, and so does its successor.
+    diary.contains_times("a up", 3).await;
+    assert_eq!(last_report(&root, "root/a", 2).await.0, "failed in handle: called home");
+    root.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_waits_in_a_mailbox_is_counted() {
+    let diary = Diary::new();
+    let root =
+        Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
+    let waiting = async || root.tree().await.expect("answers").find("root/a").expect("is there").mailbox;
+    assert_eq!(waiting().await, Some(0));
+    diary.send("a", ProbeMsg::Hang);
+    diary.contains("a hangs").await;
+    for _ in 0..3 {
+        diary.send("a", ProbeMsg::Hang);
+    }
+    assert_eq!(waiting().await, Some(3));
+    diary.address("a").get().expect("lives").kill();
+    diary.contains_times("a up", 2).await;
+    assert_eq!(waiting().await, Some(0), "a new incarnation has a new mailbox");
+    root.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_report_of_a_panic_tells_its_place_and_its_frames() {
+    let diary = Diary::new();
+    let root =
+        Supervisor::start_root("root", patient(Strategy::OneForOne).child(diary.probe("a"))).await.expect("starts");
+    for (count, message) in [(1, ProbeMsg::Panic("boom")), (2, ProbeMsg::PanicInTask("boom"))] {
+        tokio::time::timeout(Duration::from_secs(20), diary.address("a").wait()).await.expect("lives");
+        diary.send("a", message);
+        last_report(&root, "root/a", count).await;
+        let report = root.crash_reports().pop().expect("counted above").record();
+        let location = report.location.as_deref().unwrap_or_default();
+        assert!(location.contains("supervisor/probe.rs:"), "{report:?}");
+        assert!(report.backtrace.iter().any(|frame| frame.contains("supervisor/probe.rs")), "{report:?}");
+        diary.contains_times("a up", count + 1).await;
+    }
+    let counts = root.crash_counts();
+    assert_eq!((counts.reports, counts.restarts, counts.by_kind["panicked"]), (2, 2, 2));
+    root.shutdown().await;
+}

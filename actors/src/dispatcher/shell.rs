@@ -66,8 +66,8 @@ pub enum DispatcherMsg {
     Happened(Event),
     /// The queue delivered a job.
     Received(Box<JobSpec>, Delivery),
-    /// A consumer began: tell it how many jobs there is room for. It may not be found at its address yet.
-    ConsumerBegan(ActorRef<ConsumerMsg>),
+    /// A consumer began: tell it how many jobs there is room for.
+    ConsumerBegan,
     /// How are the jobs?
     Status(RpcReplyPort<Vec<JobStatus>>),
     /// Take no more work; answer when every job is settled.
@@ -130,10 +130,10 @@ impl Actor for Dispatcher {
                 let deadline = state.start.clock.now() + until_unix(spec.deadline_unix_ms);
                 Event::Received { spec, delivery, deadline }
             }
-            DispatcherMsg::ConsumerBegan(consumer) => {
+            DispatcherMsg::ConsumerBegan => {
                 // A new consumer counts from nothing, and so must we.
                 state.received = 0;
-                let _ = Mailbox::of(&consumer).send(state.demand());
+                let _ = state.start.consumer.send(state.demand());
                 return Ok(());
             }
             DispatcherMsg::Status(reply) => {

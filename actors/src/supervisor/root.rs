@@ -15,8 +15,9 @@ use tokio::time::timeout;
 use super::exit::{Escalation, ExitReason};
 use super::names::{ChildId, ChildPath, InvalidId};
 use super::protocol::{Answer, CallError, ChildCount, ChildView, Ending};
-use super::shell::{self, CallReply, Msg, SupervisorMsg};
+use super::shell::{self, CallReply, Msg, Place, SupervisorMsg};
 use super::spec::{ChildSpec, Spawned, SupervisorSpec};
+use crate::address::Address;
 use crate::crash_report::{CrashHistory, CrashReport, panics};
 use crate::mailbox::Mailbox;
 use crate::tree::TreeNode;
@@ -110,11 +111,11 @@ impl Supervisor {
         let failed = |reason| StartError::Failed { path: path.clone(), reason };
         panics::watch();
         let vitals = Arc::<Vitals>::default();
-        let (supervisor, ready) =
-            shell::spawn(path.clone(), spec, crashes.clone(), None, Some(tell_ended), Arc::clone(&vitals))
-                .await
-                .map_err(|crash| failed(crash.reason))?;
-        let unwanted = Spawned::new(supervisor.get_cell(), None, None, vitals);
+        let place = Place { parent: None, address: Address::new(), vitals: Arc::clone(&vitals) };
+        let (supervisor, ready) = shell::spawn(path.clone(), spec, crashes.clone(), Some(tell_ended), place)
+            .await
+            .map_err(|crash| failed(crash.reason))?;
+        let unwanted = Spawned::new(supervisor.get_cell(), None, vitals);
         match ready.await {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => {

@@ -32,6 +32,7 @@ use super::protocol::{
 use super::root::Ended;
 use super::spec::{Argument, ChildSpec, Spawned, StartContext, StartFn, SupervisorSpec};
 use super::watched::{Watched, failure, spawn_failure};
+use crate::address::Address;
 use crate::crash_report::{Crash, CrashHistory, CrashReport, Evidence};
 use crate::mailbox::Mailbox;
 use crate::tasks::{Tasks, TooManyTasks};
@@ -142,15 +143,21 @@ pub(super) struct State {
     dynamic_total: u64,
 }
 
+/// Where a supervisor is put.
+pub(super) struct Place {
+    pub(super) parent: Option<ActorCell>,
+    pub(super) address: Address<SupervisorMsg>,
+    pub(super) vitals: Arc<Vitals>,
+}
+
 /// Spawns a supervisor; its first children are started when the receiver says so.
 #[expect(clippy::disallowed_methods, reason = "this is where supervisors are started")]
 pub(super) async fn spawn(
     path: ChildPath,
     spec: SupervisorSpec,
     crashes: CrashHistory,
-    parent: Option<ActorCell>,
     ended: Option<watch::Sender<Option<Ended>>>,
-    vitals: Arc<Vitals>,
+    place: Place,
 ) -> Result<(ActorRef<SupervisorMsg>, oneshot::Receiver<Result<(), ExitReason>>), Crash> {
     let invalid = |error: SpecError| ExitReason::InvalidSpec { message: error.to_string() };
     let (settings, children) = spec.into_parts().map_err(invalid)?;
@@ -167,8 +174,8 @@ pub(super) async fn spawn(
     let template = core.template().and(template);
     let (ready, booted) = oneshot::channel();
     let birth = Birth { path, core, recipes, template, crashes, ready, ended };
-    let handler = Watched::new(Shell, vitals);
-    let spawned = match parent {
+    let handler = Watched::new(Shell, place.address, place.vitals);
+    let spawned = match place.parent {
         Some(parent) => Watched::spawn_linked(None, handler, birth, parent).await,
         None => Watched::spawn(None, handler, birth).await,
     };

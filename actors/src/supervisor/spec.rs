@@ -18,7 +18,7 @@ use super::exit::ExitReason;
 use super::intensity::Intensity;
 use super::names::{ChildId, ChildPath, InvalidId};
 use super::policy::{AutoShutdown, ChildKind, Policy, Restart, Settings, Shutdown, SpecError, Strategy};
-use super::shell::{self, SupervisorMsg};
+use super::shell::{self, Place, SupervisorMsg};
 use super::watched::{Watched, spawn_failure};
 use crate::address::Address;
 use crate::crash_report::{Crash, CrashHistory};
@@ -53,7 +53,6 @@ pub struct Spawned {
     pub(super) ready: Option<oneshot::Receiver<Result<(), ExitReason>>>,
     pub(super) vitals: Arc<Vitals>,
     kill_on_drop: bool,
-    _occupancy: Option<Box<dyn Any + Send>>,
 }
 
 /// A child: who it is, what it may do, how it is started.
@@ -119,12 +118,11 @@ impl ChildSpec {
             async move {
                 let (address, handler, arguments) = make(&context);
                 let vitals = Arc::<Vitals>::default();
-                let watched = Watched::new(handler, Arc::clone(&vitals));
+                let watched = Watched::new(handler, address, Arc::clone(&vitals));
                 let (actor, _) = Watched::spawn_linked(None, watched, arguments, context.supervisor)
                     .await
                     .map_err(|error| spawn_failure(&error))?;
-                let occupancy = address.occupy(&actor);
-                Ok(Spawned::new(actor.get_cell(), None, Some(Box::new(occupancy)), vitals))
+                Ok(Spawned::new(actor.get_cell(), None, vitals))
             }
             .boxed()
         });
@@ -156,11 +154,9 @@ impl ChildSpec {
             let (spec, address) = (Arc::clone(&spec), address.clone());
             async move {
                 let vitals = Arc::<Vitals>::default();
-                let birth = Arc::clone(&vitals);
-                let (actor, ready) =
-                    shell::spawn(context.path, spec(), context.crashes, Some(context.supervisor), None, birth).await?;
-                let occupancy = address.occupy(&actor);
-                Ok(Spawned::new(actor.get_cell(), Some(ready), Some(Box::new(occupancy)), vitals))
+                let birth = Place { parent: Some(context.supervisor), address, vitals: Arc::clone(&vitals) };
+                let (actor, ready) = shell::spawn(context.path, spec(), context.crashes, None, birth).await?;
+                Ok(Spawned::new(actor.get_cell(), Some(ready), vitals))
             }
             .boxed()
         });
@@ -270,10 +266,9 @@ impl Spawned {
     pub(super) fn new(
         cell: ActorCell,
         ready: Option<oneshot::Receiver<Result<(), ExitReason>>>,
-        occupancy: Option<Box<dyn Any + Send>>,
         vitals: Arc<Vitals>,
     ) -> Self {
-        Self { cell, ready, vitals, kill_on_drop: true, _occupancy: occupancy }
+        Self { cell, ready, vitals, kill_on_drop: true }
     }
 
     /// Lets the actor live on.
@@ -285,6 +280,7 @@ impl Spawned {
 impl Drop for Spawned {
     fn drop(&mut self) {
         if self.kill_on_drop {
+            self.vitals.move_out();
             self.cell.kill();
         }
     }

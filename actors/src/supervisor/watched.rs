@@ -13,24 +13,27 @@ use futures_util::FutureExt;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 
 use super::exit::{ExitReason, Hook};
+use crate::address::Address;
 use crate::crash_report::{Crash, panics};
 use crate::vitals::{self, Vitals};
 
 /// An actor, watched.
-pub(super) struct Watched<A> {
+pub(super) struct Watched<A: Actor> {
     actor: A,
+    address: Address<A::Msg>,
     vitals: Arc<Vitals>,
     entered: OnceLock<ActorId>,
 }
 
-impl<A> Watched<A> {
-    pub(super) fn new(actor: A, vitals: Arc<Vitals>) -> Self {
-        Self { actor, vitals, entered: OnceLock::new() }
+impl<A: Actor> Watched<A> {
+    pub(super) fn new(actor: A, address: Address<A::Msg>, vitals: Arc<Vitals>) -> Self {
+        Self { actor, address, vitals, entered: OnceLock::new() }
     }
 }
 
-impl<A> Drop for Watched<A> {
+impl<A: Actor> Drop for Watched<A> {
     fn drop(&mut self) {
+        self.vitals.move_out();
         if let Some(actor) = self.entered.get() {
             vitals::leave(*actor);
         }
@@ -99,7 +102,11 @@ impl<A: Actor> Actor for Watched<A> {
     ) -> Result<Self::State, ActorProcessingErr> {
         let _ = self.entered.set(myself.get_id());
         vitals::enter(myself.get_id(), Arc::clone(&self.vitals));
-        watch(Hook::PreStart, async { self.actor.pre_start(myself, arguments).await }).await
+        let me = myself.clone();
+        let state = watch(Hook::PreStart, async { self.actor.pre_start(myself, arguments).await }).await?;
+        // Before `post_start`, so that whoever is told of this incarnation there finds it.
+        self.vitals.move_in(self.address.occupy(&me));
+        Ok(state)
     }
 
     async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {

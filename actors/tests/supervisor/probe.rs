@@ -23,6 +23,7 @@ pub(crate) enum Act {
     FailInPreStart,
     HangInPreStart,
     PanicInPostStart,
+    CallHomeInPostStart,
     FailInPostStart,
     PanicInPostStop,
     HangInPostStop,
@@ -165,6 +166,10 @@ impl Actor for Probe {
     async fn post_start(&self, _myself: ActorRef<ProbeMsg>, _life: &mut Life) -> Result<(), ActorProcessingErr> {
         match self.act {
             Some(Act::PanicInPostStart) => panic!("boom in post_start"),
+            Some(Act::CallHomeInPostStart) => {
+                self.diary.address(&self.name).send(ProbeMsg::Fail("called home"))?;
+                Ok(())
+            }
             Some(Act::FailInPostStart) => Err("no luck in post_start".into()),
             _ => Ok(()),
         }
