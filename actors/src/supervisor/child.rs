@@ -138,12 +138,12 @@ impl Child {
 
     /// Whether an end with this reason, while it was being stopped, is worth a report (OTP's `shutdown_error`).
     pub(super) fn ended_badly_while_stopping(&self, reason: &ExitReason) -> bool {
+        let (permanent, brutal) = (self.policy.restart == Restart::Permanent, self.policy.shutdown == Shutdown::Brutal);
         match reason {
-            ExitReason::Shutdown { detail: None } => false,
-            ExitReason::Shutdown { .. } | ExitReason::Escalated(_) | ExitReason::Normal => {
-                self.policy.restart == Restart::Permanent
-            }
-            ExitReason::Killed => self.policy.shutdown != Shutdown::Brutal,
+            // Nobody asked a child that was to be killed at once: it ended by itself just before.
+            ExitReason::Shutdown { detail: None } => permanent && brutal,
+            ExitReason::Shutdown { .. } | ExitReason::Escalated(_) | ExitReason::Normal => permanent,
+            ExitReason::Killed => !brutal,
             ExitReason::Panicked { .. }
             | ExitReason::Failed { .. }
             | ExitReason::Cancelled

@@ -239,7 +239,12 @@ impl<'a> Model<'a> {
             AutoShutdown::Never => false,
             AutoShutdown::AnySignificant => policy.significant,
             AutoShutdown::AllSignificant => {
-                let left = |child: &MChild| child.policy.significant && child.pid != Pid::Undefined;
+                // A child that is down because its group waits for its restart has not ended by itself.
+                let waiting = self.children.iter().filter(|child| child.pid == Pid::Restarting);
+                let due: Vec<usize> = waiting.flat_map(|child| self.group(child.key)).collect();
+                let left = |child: &MChild| {
+                    child.policy.significant && (child.pid != Pid::Undefined || due.contains(&child.key))
+                };
                 policy.significant && !self.children.iter().any(left)
             }
         };
@@ -281,7 +286,8 @@ impl<'a> Model<'a> {
     }
 
     fn retry(&mut self, key: usize) -> Flow {
-        if self.find(key).is_none_or(|child| child.pid != Pid::Restarting) {
+        let waits_anew = self.alarms.iter().any(|(_, _, whose, alarm)| *whose == key && *alarm == Alarm::Retry);
+        if waits_anew || self.find(key).is_none_or(|child| child.pid != Pid::Restarting) {
             return Ok(());
         }
         let members = self.group(key);
@@ -594,8 +600,8 @@ impl<'a> Model<'a> {
         self.quiet(key);
         let policy = &self.child(key).policy;
         let fine = match &reason {
-            ExitReason::Shutdown { .. } => true,
-            ExitReason::Normal => policy.restart != Restart::Permanent,
+            ExitReason::Shutdown { detail: None } if policy.shutdown != Shutdown::Brutal => true,
+            ExitReason::Shutdown { .. } | ExitReason::Normal => policy.restart != Restart::Permanent,
             ExitReason::Killed => policy.shutdown == Shutdown::Brutal,
             _ => false,
         };

@@ -70,9 +70,7 @@ impl Core {
             && match self.settings.auto_shutdown {
                 AutoShutdown::Never => false,
                 AutoShutdown::AnySignificant => true,
-                AutoShutdown::AllSignificant => {
-                    !self.table.iter().any(|child| child.policy.significant && !child.is_stopped())
-                }
+                AutoShutdown::AllSignificant => !self.is_significant_left(),
             };
         if shut_down {
             self.end(Ending::AutoShutdown { child: id, reason });
@@ -121,10 +119,10 @@ impl Core {
         }
     }
 
-    /// A child's back-off is over: restart its group, unless it was stopped meanwhile.
+    /// A child's back-off is over: restart its group, unless it was stopped meanwhile, or waits anew.
     pub(super) fn retry(&mut self, key: ChildKey) {
         let Some(at) = self.index_of(key) else { return };
-        if !matches!(self.table[at].state, State::BackingOff { .. }) {
+        if !matches!(self.table[at].state, State::BackingOff { timer: None }) {
             return;
         }
         let starts: Vec<ChildKey> = self.group(at).iter().map(|(key, _)| *key).collect();
@@ -157,6 +155,17 @@ impl Core {
         let key = child.key;
         let stops = self.others_to_stop(at);
         self.operation = Some(Operation::new(Then::BackOff { key, delay, again }).stopping(stops));
+    }
+
+    /// Whether a significant child runs, or will again: one that is down only because its group waits for its restart
+    /// has not ended by itself.
+    fn is_significant_left(&self) -> bool {
+        let waiting = self.table.iter().position(|child| matches!(child.state, State::BackingOff { .. }));
+        // The first that waits has the largest group.
+        let due = waiting.map_or_else(Vec::new, |at| self.group(at));
+        self.table.iter().any(|child| {
+            child.policy.significant && (!child.is_stopped() || due.iter().any(|(key, _)| *key == child.key))
+        })
     }
 
     /// The children that are restarted with this one, itself included, in start order; and whether each is down.
