@@ -8,8 +8,8 @@ use std::time::Duration;
 use halm_actors::address::Address;
 use halm_actors::mailbox::Mailbox;
 use halm_actors::supervisor::{
-    CallError, CallFailed, ChildSpec, ChildStanding, Ended, Restart, Shutdown, StartError, Strategy, Supervisor,
-    SupervisorMsg, SupervisorRef, SupervisorSpec,
+    AutoShutdown, CallError, CallFailed, ChildSpec, ChildStanding, ChildView, Ended, Restart, Root, Shutdown,
+    StartError, Strategy, Supervisor, SupervisorMsg, SupervisorRef, SupervisorSpec,
 };
 use halm_actors::tree::NodeState;
 use probe::{Act, Diary, ProbeMsg, last_report, patient};
@@ -320,6 +320,90 @@ async fn children_are_added_terminated_and_deleted_by_call() {
     assert_eq!(calls.count_children().await.expect("answers").specs, 0);
     root.shutdown().await;
     assert_eq!(calls.count_children().await, Err(CallFailed::Gone));
+}
+
+#[tokio::test]
+async fn a_tree_has_started_when_all_its_children_run() {
+    let diary = Diary::new();
+    let root = Supervisor::start_root("root", nested(&diary)).await.expect("starts");
+    assert_eq!(diary.lines(), ["first up", "w1 up", "w2 up", "last up"]);
+    root.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_was_added_or_deleted_by_call_is_forgotten_when_the_supervisor_is_restarted() {
+    let diary = Diary::new();
+    let root = Supervisor::start_root("root", nested(&diary)).await.expect("starts");
+    let pool = root.supervisor().find_supervisor("pool").await.expect("answers").expect("lives");
+    pool.start_child(diary.probe("added")).await.expect("starts");
+    pool.terminate_child("w2").await.expect("terminates");
+    pool.delete_child("w2").await.expect("deletes");
+    // The second end within the period is one too many for the pool, and the first for the root.
+    diary.send("w1", ProbeMsg::Panic("boom"));
+    diary.contains_times("w1 up", 2).await;
+    diary.address("w1").wait().await.send_message(ProbeMsg::Panic("boom")).expect("lives");
+    child_that(&root, "pool", |pool| pool.restarts == 1 && pool.standing == ChildStanding::Running).await;
+    let tree = root.tree().await.expect("answers");
+    let paths = tree.find("root/pool").expect("is there").children.iter().map(|child| child.path.clone());
+    assert_eq!(paths.collect::<Vec<_>>(), ["root/pool/w1", "root/pool/w2"]);
+    assert_eq!(diary.lines().iter().filter(|line| *line == "added up").count(), 1);
+    root.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_supervisor_that_shut_itself_down_is_restarted_by_its_type() {
+    for (restart, standing) in
+        [(Restart::Transient, ChildStanding::Stopped), (Restart::Permanent, ChildStanding::Running)]
+    {
+        let diary = Diary::new();
+        let inner = diary.clone();
+        let unit = ChildSpec::supervisor("unit", move || {
+            patient(Strategy::OneForOne)
+                .auto_shutdown(AutoShutdown::AnySignificant)
+                .child(inner.probe("other"))
+                .child(inner.probe("s").restart(Restart::Transient).significant())
+        });
+        let spec = patient(Strategy::OneForOne).child(unit.restart(restart));
+        let root = Supervisor::start_root("root", spec).await.expect("starts");
+        diary.address("s").get().expect("lives").stop(None);
+        diary.contains("other gone").await;
+        let unit = child_that(&root, "unit", |child| child.last_exit.is_some() && child.standing == standing).await;
+        assert_eq!(unit.restarts, u64::from(restart == Restart::Permanent));
+        let reason = unit.last_exit.expect("has one").to_string();
+        assert_eq!(reason, "shutdown: significant child s ended: normal");
+        root.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn each_kind_of_supervisor_adds_children_in_its_own_way() {
+    let diary = Diary::new();
+    let root = Supervisor::start_root("root", SupervisorSpec::dynamic(diary.probe("a"))).await.expect("starts");
+    let refused = root.supervisor().start_child(diary.probe("b")).await.expect_err("dynamic");
+    assert_eq!(refused, CallFailed::Refused(CallError::Dynamic));
+    root.shutdown().await;
+    let root = Supervisor::start_root("root", patient(Strategy::OneForOne)).await.expect("starts");
+    let refused = root.supervisor().start_dynamic(()).await.expect_err("not dynamic");
+    assert_eq!(refused, CallFailed::Refused(CallError::NotDynamic));
+    root.shutdown().await;
+    assert!(diary.lines().is_empty());
+}
+
+/// A child of the root, once it is as wanted.
+async fn child_that(root: &Root, id: &str, wanted: impl Fn(&ChildView) -> bool) -> ChildView {
+    let mut last = None;
+    let found = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let children = root.supervisor().which_children().await.expect("answers");
+            let child = children.into_iter().find(|child| child.id.as_str() == id).expect("in the table");
+            if wanted(&child) {
+                return child;
+            }
+            last = Some(child);
+            tokio::task::yield_now().await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("the child was never as wanted, but {last:?}"))
 }
 
 #[tokio::test]

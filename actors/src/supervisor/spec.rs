@@ -306,3 +306,34 @@ impl fmt::Debug for StartContext {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ractor::{ActorProcessingErr, ActorRef};
+
+    use super::*;
+
+    struct Idle;
+
+    impl Actor for Idle {
+        type Msg = ();
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _myself: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_worker_has_five_seconds_to_stop_and_a_supervisor_all_the_time() {
+        let worker = ChildSpec::actor("worker", Address::new(), |_| (Idle, ())).policy().expect("a valid id");
+        let pool = ChildSpec::supervisor("pool", SupervisorSpec::default).policy().expect("a valid id");
+        assert_eq!(worker.shutdown, Shutdown::Timeout(Duration::from_secs(5)));
+        assert_eq!((worker.kind, worker.start_timeout), (ChildKind::Worker, Some(WORKER_START_TIMEOUT)));
+        assert_eq!((pool.kind, pool.shutdown, pool.start_timeout), (ChildKind::Supervisor, Shutdown::Infinity, None));
+        for policy in [worker, pool] {
+            assert_eq!((policy.restart, policy.significant), (Restart::Permanent, false));
+        }
+    }
+}
