@@ -3,6 +3,7 @@
 //! Owns: when a child is started, stopped, restarted, given up on, and what is said about it. The [`core::Core`]
 //! decides, pure, `(Event, now) -> Effects`; the [`Supervisor`] actor performs. It must never run a child's work, block
 //! its own mailbox, or know what the children are for. Everything that lives in a replica is started through here.
+//! `docs/supervisor.md` goes through OTP's manual rule by rule, and names the tests that show each.
 //!
 //! What ractor does and what this adds, in short: ractor links a child once its `pre_start` returned, reports its end
 //! as a supervision event, and when an actor dies it kills whatever is linked below it (all at once, without waiting,
