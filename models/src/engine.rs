@@ -1,37 +1,40 @@
 //! What computes: the contract between the serving loop and a forward pass.
 //!
 //! Owns the [`Engine`] trait and the errors of a step. An engine turns tokens into logits, sequence by sequence;
-//! it knows no text, no sampling and no stop strings. The serving loop will keep this contract when the pass that
-//! candle computes (`candle_llama`) is replaced by halm's own. Called by [`crate::Generation`] through
-//! [`crate::Model`].
-
-pub(crate) mod candle_llama;
-pub(crate) mod llama_shape;
+//! it knows no text, no sampling and no stop strings. Called by [`crate::Generation`] through [`crate::Model`].
 
 use std::fmt;
-use std::num::NonZeroUsize;
 
 use crate::tokenizer::TokenId;
-
-/// Rounds that an idle compute thread spins before it sleeps: a few microseconds, about as long as the serial stretch
-/// between two products.
-const SPIN_ROUNDS_MAX: u32 = 2_000;
 
 /// A sequence that an engine holds keys and values for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(pub(crate) u64);
 
+/// Some new tokens of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunk<'a> {
+    /// Whose.
+    pub sequence: SequenceId,
+    /// The tokens, which follow those that the sequence has.
+    pub tokens: &'a [TokenId],
+    /// Whether the logits after the last of them are wanted.
+    pub wants_logits: bool,
+}
+
 /// A forward pass over sequences.
 ///
-/// The logits of a sequence depend on the calls to [`extend`](Self::extend) made for it, on nothing else: not on
-/// other sequences, not on what was computed before. They may depend, in their last bits, on how the tokens were
-/// divided among calls, so whoever repeats a sequence repeats the same calls.
+/// The logits of a sequence depend on its tokens and on nothing else, to the last bit: not on how they were divided among
+/// steps, not on other sequences in a step, not on what was computed before.
 pub trait Engine: fmt::Debug + Send {
-    /// Logits per step.
+    /// Logits per token.
     fn vocabulary(&self) -> usize;
 
     /// The most tokens a sequence may have.
     fn context_tokens(&self) -> usize;
+
+    /// The most tokens that one step takes, of all its chunks together.
+    fn rows_max(&self) -> usize;
 
     /// Starts an empty sequence. Computes nothing.
     ///
@@ -39,13 +42,13 @@ pub trait Engine: fmt::Debug + Send {
     /// [`StepError::TooManySequences`].
     fn open(&mut self) -> Result<SequenceId, StepError>;
 
-    /// Appends `tokens` to a sequence in one pass and returns the logits after the last of them, one for each
-    /// token of the vocabulary.
+    /// Computes some chunks, each of another sequence, in one step: for each the logits after its last token, one for each
+    /// token of the vocabulary, or nothing where they are not wanted.
     ///
     /// # Errors
-    /// [`StepError::ContextExceeded`], [`StepError::Compute`], [`StepError::UnknownToken`],
-    /// [`StepError::UnknownSequence`]. After an error the sequence can only be closed.
-    fn extend(&mut self, sequence: SequenceId, tokens: &[TokenId]) -> Result<Vec<f32>, StepError>;
+    /// [`StepError::ContextExceeded`], [`StepError::UnknownToken`], [`StepError::UnknownSequence`],
+    /// [`StepError::NoTokens`], [`StepError::TooManyRows`], [`StepError::SequenceTwice`]. Nothing is computed then.
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Vec<f32>>, StepError>;
 
     /// Forgets a sequence and frees its memory. Closing twice does nothing.
     fn close(&mut self, sequence: SequenceId);
@@ -78,9 +81,6 @@ pub enum StepError {
         /// How many are infinite.
         inf: usize,
     },
-    /// The tensor library failed.
-    #[error("compute a step: {0}; replace this worker")]
-    Compute(#[from] candle_core::Error),
     /// The engine returned another number of logits than the vocabulary has.
     #[error("a step gave {found} logits for a vocabulary of {vocabulary}; replace this worker")]
     LogitCount {
@@ -108,6 +108,17 @@ pub enum StepError {
         /// How many there are.
         vocabulary: usize,
     },
+    /// More tokens than a step takes.
+    #[error("a step of {rows} tokens is too long; {rows_max} at most are possible")]
+    TooManyRows {
+        /// Tokens of all chunks.
+        rows: usize,
+        /// The most there may be.
+        rows_max: usize,
+    },
+    /// Two chunks of one sequence in one step.
+    #[error("a step has two chunks of the same sequence")]
+    SequenceTwice,
     /// A sequence that was closed or never opened.
     #[error("the sequence is not open")]
     UnknownSequence,
@@ -126,40 +137,12 @@ impl StepError {
     /// What to do about it.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::NotFiniteLogits { .. } | Self::Compute(_) | Self::LogitCount { .. } => Disposition::Fatal,
-            Self::UnknownSequence | Self::NotRunning => Disposition::Fatal,
+            Self::NotFiniteLogits { .. } | Self::LogitCount { .. } => Disposition::Fatal,
+            Self::UnknownSequence | Self::NotRunning | Self::TooManyRows { .. } | Self::SequenceTwice => {
+                Disposition::Fatal
+            }
             Self::TooManySequences { .. } => Disposition::Retry,
             Self::ContextExceeded { .. } | Self::NoTokens | Self::UnknownToken { .. } => Disposition::Poison,
         }
     }
-}
-
-/// Environment variables that make the tensor library compute with `threads` threads.
-///
-/// candle reads them once, at its first operation, and offers no function for it; so whoever starts a worker process
-/// sets them on the child. Two variables, because its quantized products run on its own pool and its attention on
-/// rayon's. The third sends its idle threads to sleep after a short spin (candle's own default is 25,000 rounds):
-/// workers share the cores, and a spinning thread takes one from a computing neighbour. With one thread there is no
-/// pool and nothing spins.
-///
-/// ```
-/// use std::num::NonZeroUsize;
-/// let mut worker = std::process::Command::new("halm");
-/// worker.arg("worker").envs(halm_models::thread_environment(NonZeroUsize::MIN));
-/// ```
-pub fn thread_environment(threads: NonZeroUsize) -> [(&'static str, String); 3] {
-    [
-        ("CANDLE_NUM_THREADS", threads.to_string()),
-        ("RAYON_NUM_THREADS", threads.to_string()),
-        ("CANDLE_BARRIER_POOL_SPIN_LIMIT", SPIN_ROUNDS_MAX.to_string()),
-    ]
-}
-
-/// The threads that quantized products run on, where nearly all of the time goes: read as candle reads them.
-pub(crate) fn threads_in_effect() -> NonZeroUsize {
-    std::env::var("CANDLE_NUM_THREADS")
-        .ok()
-        .and_then(|threads| threads.parse().ok())
-        .or_else(|| NonZeroUsize::new(candle_core::utils::get_num_threads()))
-        .unwrap_or(NonZeroUsize::MIN)
 }

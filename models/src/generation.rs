@@ -1,13 +1,15 @@
 //! One request, driven over an engine.
 //!
-//! Owns the state of a generation: its prompt, the tokens so far, and the text that is held back. Each advance is one
-//! unit of work, so that a loop over many generations stays fair and a heartbeat between units stays honest. What it
-//! emits is a pure function of the tokens so far: a resumed generation replays the recorded tokens through the very
-//! same path and so repeats the very same texts. It never computes on its own; [`crate::Model`] hands it the engine.
+//! Owns the state of a generation: its prompt, the tokens so far, and the text that is held back. It never computes:
+//! [`crate::Model`] asks what it needs next, computes that in a step with what others need, and brings the logits. What it
+//! emits is a pure function of the tokens so far: a resumed generation puts the recorded tokens in place, which repeats
+//! the very same texts, and then computes them together with the prompt, because how tokens are divided among steps shows
+//! in no bit.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use crate::engine::{Engine, SequenceId, StepError};
+use crate::engine::{SequenceId, StepError};
 use crate::sampler::{self, LogitFacts, SamplingSpec};
 use crate::stop::StopWatch;
 use crate::template::ChatMessage;
@@ -48,10 +50,12 @@ pub enum FinishReason {
 /// What one unit of work brought about. The `text`s of a generation, one after the other, are its answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
-    /// The prompt is computed.
-    Prefilled {
-        /// Its tokens.
-        prompt_tokens: usize,
+    /// Some of the prompt, and of what an earlier attempt generated, is computed.
+    Prefilling {
+        /// Tokens computed so far.
+        done: usize,
+        /// Of so many.
+        of: usize,
     },
     /// A token that an earlier attempt generated is in place again.
     Replayed {
@@ -82,38 +86,35 @@ pub enum Progress {
 #[derive(Debug)]
 pub struct Generation {
     sampling: SamplingSpec,
-    prompt: Vec<TokenId>,
-    /// Invariant: `generated.len() + replay.len() <= tokens_max`.
-    generated: Vec<TokenId>,
+    /// The prompt, and after it the tokens in place.
+    tokens: Vec<TokenId>,
+    prompt_tokens: usize,
     /// Tokens of an earlier attempt that are not in place yet.
+    /// Invariant: `completion_tokens() + replay.len() <= tokens_max`.
     replay: VecDeque<TokenId>,
     tokens_max: usize,
     detokenizer: Detokenizer,
     stop: StopWatch,
     stage: Stage,
-    /// Replayed tokens that this engine would not have chosen.
-    divergences: usize,
 }
 
 #[derive(Debug)]
 enum Stage {
     /// Nothing is computed.
     Fresh,
-    /// The sequence holds the prompt and all of `generated` except, perhaps, its last token.
-    Running(Running),
-    /// An earlier attempt had finished: its tokens are only turned into text again.
-    Recital,
+    /// The sequence holds so many of `tokens`.
+    Running { sequence: SequenceId, fed: usize },
     /// Finished or failed.
     Over(Option<SequenceId>),
 }
 
+/// What a generation needs next.
 #[derive(Debug)]
-struct Running {
-    sequence: SequenceId,
-    /// After the newest token in the sequence.
-    logits: Vec<f32>,
-    /// Tokens of `generated` that the sequence holds.
-    fed: usize,
+pub(crate) enum Need {
+    /// Nothing to compute: this came about.
+    Nothing(Progress),
+    /// These of its tokens computed, and logits after them if they are the last ones.
+    Tokens(Range<usize>),
 }
 
 /// What [`Generation::start`] needs, all of it validated.
@@ -130,113 +131,125 @@ impl Generation {
     /// Starts a generation. `Err` is the index of a replayed token that lies behind the end of the answer.
     pub(crate) fn start(opening: Opening, tokenizer: &Tokenizer) -> Result<Self, usize> {
         let Opening { prompt, replay, sampling, stop, tokens_max } = opening;
-        let mut generation = Self {
+        let generation = Self {
             sampling,
-            prompt,
-            generated: Vec::new(),
+            prompt_tokens: prompt.len(),
+            tokens: prompt,
             replay: replay.into(),
             tokens_max,
             detokenizer: Detokenizer::new(),
             stop: StopWatch::new(stop),
             stage: Stage::Fresh,
-            divergences: 0,
         };
-        if generation.is_complete_after_replay(tokenizer)? {
-            generation.stage = Stage::Recital;
-        }
+        generation.check_replay(tokenizer)?;
         Ok(generation)
     }
 
     /// The prompt.
     pub fn prompt(&self) -> &[TokenId] {
-        &self.prompt
+        &self.tokens[..self.prompt_tokens]
     }
 
     /// Tokens of the prompt.
     pub fn prompt_tokens(&self) -> usize {
-        self.prompt.len()
+        self.prompt_tokens
     }
 
     /// The tokens in place so far, replayed ones included.
     pub fn generated(&self) -> &[TokenId] {
-        &self.generated
+        &self.tokens[self.prompt_tokens..]
     }
 
     /// How many there are.
     pub fn completion_tokens(&self) -> usize {
-        self.generated.len()
+        self.tokens.len() - self.prompt_tokens
     }
 
-    /// Replayed tokens that this engine would not have chosen: more than zero means that the earlier attempt ran on
-    /// other weights, other kernels or another seed. The record wins; this only tells.
-    pub fn divergences(&self) -> usize {
-        self.divergences
-    }
-
-    /// One unit of work.
-    pub(crate) fn advance(&mut self, engine: &mut dyn Engine, tokenizer: &Tokenizer) -> Result<Progress, StepError> {
-        let progress = self.advance_unguarded(engine, tokenizer);
-        if progress.is_err() {
-            self.stage = Stage::Over(self.sequence());
-        }
-        progress
-    }
-
-    fn advance_unguarded(&mut self, engine: &mut dyn Engine, tokenizer: &Tokenizer) -> Result<Progress, StepError> {
-        match self.stage {
-            Stage::Fresh => self.prefill(engine),
-            Stage::Over(_) => Err(StepError::NotRunning),
-            Stage::Recital => Ok(match self.replay.pop_front() {
-                Some(token) => Progress::Replayed { token, text: self.accept(token, tokenizer) },
-                None => self.finish(),
-            }),
-            Stage::Running(_) if self.is_complete() => Ok(self.finish()),
-            Stage::Running(_) => self.step(engine, tokenizer),
-        }
-    }
-
-    fn prefill(&mut self, engine: &mut dyn Engine) -> Result<Progress, StepError> {
-        let sequence = engine.open()?;
-        // Known from here on, so that a failure below does not leak it.
-        self.stage = Stage::Over(Some(sequence));
-        let logits = engine.extend(sequence, &self.prompt)?;
-        sampler::check_finite(&logits, 0)?;
-        self.stage = Stage::Running(Running { sequence, logits, fed: 0 });
-        Ok(Progress::Prefilled { prompt_tokens: self.prompt.len() })
-    }
-
-    fn step(&mut self, engine: &mut dyn Engine, tokenizer: &Tokenizer) -> Result<Progress, StepError> {
-        let Stage::Running(running) = &mut self.stage else {
-            return Err(StepError::NotRunning);
+    /// Tokens that are still to be computed before the next one can be chosen.
+    pub fn pending_tokens(&self) -> usize {
+        let fed = match self.stage {
+            Stage::Running { fed, .. } => fed,
+            Stage::Fresh => 0,
+            Stage::Over(_) => return 0,
         };
-        // One token a pass, replayed or new, so that the passes of every attempt are the same.
-        for token in &self.generated[running.fed..] {
-            running.logits = engine.extend(running.sequence, &[*token])?;
-            running.fed += 1;
+        self.tokens.len() + self.replay.len() - fed
+    }
+
+    /// What comes next, of which `room` tokens can be computed now. Puts replayed tokens in place one by one.
+    pub(crate) fn need(&mut self, room: usize, tokenizer: &Tokenizer) -> Result<Need, StepError> {
+        if let Stage::Over(_) = self.stage {
+            return Err(StepError::NotRunning);
         }
-        let chosen = sampler::choose(&running.logits, &self.sampling, &self.generated)?;
         if let Some(token) = self.replay.pop_front() {
-            self.divergences += usize::from(token != chosen);
-            let text = self.accept(token, tokenizer);
-            return Ok(Progress::Replayed { token, text });
+            return Ok(Need::Nothing(Progress::Replayed { token, text: self.accept(token, tokenizer) }));
         }
+        if self.is_complete() {
+            return Ok(Need::Nothing(self.finish()));
+        }
+        let fed = if let Stage::Running { fed, .. } = self.stage { fed } else { 0 };
+        Ok(Need::Tokens(fed..self.tokens.len().min(fed + room)))
+    }
+
+    /// These of its tokens.
+    pub(crate) fn tokens(&self, range: Range<usize>) -> &[TokenId] {
+        &self.tokens[range]
+    }
+
+    /// Whether logits are wanted once the sequence holds so many tokens.
+    pub(crate) fn wants_logits_after(&self, fed: usize) -> bool {
+        fed == self.tokens.len()
+    }
+
+    /// The sequence that it computes in, opened when it is first needed.
+    pub(crate) fn sequence_or(&mut self, open: impl FnOnce() -> Result<SequenceId, StepError>) -> Result<SequenceId, StepError> {
+        match self.stage {
+            Stage::Running { sequence, .. } => Ok(sequence),
+            Stage::Over(_) => Err(StepError::NotRunning),
+            Stage::Fresh => {
+                let sequence = open().inspect_err(|_| self.stage = Stage::Over(None))?;
+                self.stage = Stage::Running { sequence, fed: 0 };
+                Ok(sequence)
+            }
+        }
+    }
+
+    /// More tokens are computed; with the logits after the last of all, the next one is chosen.
+    pub(crate) fn computed(
+        &mut self,
+        fed_now: usize,
+        logits: &[f32],
+        tokenizer: &Tokenizer,
+    ) -> Result<Progress, StepError> {
+        let Stage::Running { fed, .. } = &mut self.stage else { return Err(StepError::NotRunning) };
+        *fed = fed_now;
+        if fed_now < self.tokens.len() {
+            return Ok(Progress::Prefilling { done: fed_now, of: self.tokens.len() });
+        }
+        let chosen = sampler::check_finite(logits, self.completion_tokens())
+            .and_then(|()| sampler::choose(logits, &self.sampling, self.generated()))
+            .inspect_err(|_| self.fail())?;
         if tokenizer.is_end_of_generation(chosen) {
             return Ok(self.finish_with(FinishReason::Stop));
         }
-        let facts = sampler::facts(&running.logits, chosen);
+        let facts = sampler::facts(logits, chosen);
         let text = self.accept(chosen, tokenizer);
         Ok(Progress::Generated { token: chosen, text, facts })
     }
 
+    /// It cannot go on.
+    pub(crate) fn fail(&mut self) {
+        self.stage = Stage::Over(self.sequence());
+    }
+
     /// Puts `token` in place and returns what became safe to show.
     fn accept(&mut self, token: TokenId, tokenizer: &Tokenizer) -> String {
-        self.generated.push(token);
+        self.tokens.push(token);
         let text = self.detokenizer.push(tokenizer.piece(token));
         self.stop.push(&text)
     }
 
     fn is_complete(&self) -> bool {
-        self.stop.matched() || self.generated.len() >= self.tokens_max
+        self.stop.matched() || self.completion_tokens() >= self.tokens_max
     }
 
     fn finish(&mut self) -> Progress {
@@ -261,15 +274,15 @@ impl Generation {
 
     /// The sequence to close, if there is one.
     pub(crate) fn sequence(&self) -> Option<SequenceId> {
-        match &self.stage {
-            Stage::Fresh | Stage::Recital => None,
-            Stage::Running(running) => Some(running.sequence),
-            Stage::Over(sequence) => *sequence,
+        match self.stage {
+            Stage::Fresh => None,
+            Stage::Running { sequence, .. } => Some(sequence),
+            Stage::Over(sequence) => sequence,
         }
     }
 
-    /// Whether the replayed tokens already are the whole answer. `Err` is the index of one behind its end.
-    fn is_complete_after_replay(&self, tokenizer: &Tokenizer) -> Result<bool, usize> {
+    /// `Err` is the index of a replayed token that lies behind the end of the answer.
+    fn check_replay(&self, tokenizer: &Tokenizer) -> Result<(), usize> {
         let (mut detokenizer, mut stop) = (self.detokenizer.clone(), self.stop.clone());
         for (index, token) in self.replay.iter().enumerate() {
             let known = token.index() < tokenizer.vocabulary();
@@ -278,7 +291,7 @@ impl Generation {
             }
             stop.push(&detokenizer.push(tokenizer.piece(*token)));
         }
-        Ok(stop.matched() || self.replay.len() >= self.tokens_max)
+        Ok(())
     }
 }
 

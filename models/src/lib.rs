@@ -1,7 +1,7 @@
 //! What a step computes: GGUF files, tokenizers, chat templates, sampling, the forward pass.
 //!
-//! This crate turns a file of weights into a [`Model`] and a request into tokens and text. It has no threads of its own, no
-//! clock, no network and no async runtime: a worker process calls [`Model::advance`] in a loop and decides between two
+//! This crate turns a file of weights into a [`Model`] and a request into tokens and text. It has no
+//! clock, no network and no async runtime, and no threads but those that compute a step together: a worker process calls [`Model::advance`] in a loop and decides between two
 //! calls what to do next. A crash between two calls loses nothing that was not recorded, because a request with its seed
 //! and the tokens so far is all there is to know: [`Model::open`] with those tokens continues where they end.
 //!
@@ -10,7 +10,7 @@
 //! use std::path::Path;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let options = LoadOptions::for_this_process();
+//! let options = LoadOptions::default();
 //! let mut model = Model::load(Path::new("SmolLM2-135M-Instruct.Q4_1.gguf"), &options)?;
 //! let spec = GenerationSpec {
 //!     input: Input::Prompt("Erlang taught us that".to_owned()),
@@ -21,7 +21,7 @@
 //! let mut generation = model.open(&spec, &[])?;
 //! loop {
 //!     match model.advance(&mut generation)? {
-//!         Progress::Prefilled { prompt_tokens } => eprintln!("{prompt_tokens} prompt tokens"),
+//!         Progress::Prefilling { done, of } => eprintln!("{done} of {of} tokens"),
 //!         Progress::Replayed { text, .. } | Progress::Generated { text, .. } => print!("{text}"),
 //!         Progress::Finished { text, reason } => {
 //!             println!("{text} ({reason:?})");
@@ -35,23 +35,29 @@
 //! ```
 //!
 //! In reading order: [`gguf`] maps and checks a file; [`tokenizer`] and the chat template come from its metadata;
-//! [`engine`] is the contract that a forward pass fulfils; [`sampler`] chooses tokens; [`generation`] drives one request;
+//! [`engine`] is the contract that a forward pass fulfils, and `forward` with its `kernel` is the one that does; [`sampler`] chooses tokens; [`generation`] drives one request;
 //! [`stock`] is the loaded model; [`tiny`] makes one of a few kilobytes for tests.
 
 pub mod digest;
 pub mod engine;
+mod forward;
 pub mod generation;
 pub mod gguf;
+mod kernel;
 pub mod sampler;
+mod shared;
 pub mod stock;
 mod stop;
 mod template;
+mod threads;
 pub mod tiny;
 pub mod tokenizer;
 
 pub use digest::{Digest, InvalidDigest};
-pub use engine::{Disposition, Engine, StepError, thread_environment};
+pub use engine::{Chunk, Disposition, Engine, StepError};
+pub use forward::{ROWS_MAX, TensorError};
 pub use generation::{FinishReason, Generation, GenerationSpec, Input, Progress};
+pub use kernel::{Isa, PackError};
 pub use sampler::{InvalidSampling, LogitFacts, SamplingSpec};
 pub use stock::{LoadError, LoadOptions, Model, ModelFacts, OpenError};
 pub use template::{ChatMessage, TemplateError};

@@ -11,11 +11,11 @@ pub use error::{LoadError, OpenError};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use crate::engine::candle_llama::CandleLlama;
-use crate::engine::llama_shape::Shape;
-use crate::engine::{Engine, StepError, threads_in_effect};
-use crate::generation::{Generation, GenerationSpec, Input, Opening, Progress};
+use crate::engine::{Chunk, Engine, SequenceId, StepError};
+use crate::forward::{Architecture, FAMILIES, Network};
+use crate::generation::{Generation, GenerationSpec, Input, Need, Opening, Progress};
 use crate::gguf::{MappedGguf, Metadata};
+use crate::kernel::Isa;
 use crate::template::{ChatMessage, ChatTemplate, Rendered};
 use crate::tokenizer::{Specials, TokenId, Tokenizer};
 
@@ -28,19 +28,18 @@ pub const STOP_BYTES_MAX: usize = 256;
 /// How to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Threads to compute with. The tensor library takes the number from the environment of the process and from
-    /// nowhere else: start the process with [`thread_environment`](crate::thread_environment) of it. Loading fails
-    /// where the two differ, because threads nobody planned for take the cores from the other workers.
+    /// Threads to compute with.
     pub threads: NonZeroUsize,
     /// See less of the past than the model could; `None` for all of it.
     pub context_tokens_max: Option<usize>,
+    /// Instructions to compute with. All give the same bits.
+    pub isa: Isa,
 }
 
-impl LoadOptions {
-    /// The whole context, with the threads that this process's environment gives: for tests and one-off tools, where
-    /// nobody shares the machine by plan.
-    pub fn for_this_process() -> Self {
-        Self { threads: threads_in_effect(), context_tokens_max: None }
+impl Default for LoadOptions {
+    /// One thread, the whole context, the best instructions that this processor has.
+    fn default() -> Self {
+        Self { threads: NonZeroUsize::MIN, context_tokens_max: None, isa: Isa::best() }
     }
 }
 
@@ -76,14 +75,14 @@ impl Model {
     /// # Errors
     /// A [`LoadError`] that names the file and what is wrong with it.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        check_threads(options.threads)?;
         let file = MappedGguf::open(path)?;
         let metadata = file.gguf().metadata();
         let architecture = architecture(&file)?;
         let tokenizer = Tokenizer::from_metadata(metadata)
             .map_err(|source| LoadError::Tokenizer { path: path.to_owned(), source })?;
         let template = chat_template(&file)?;
-        let engine = CandleLlama::load(&file, tokenizer.vocabulary(), options.context_tokens_max)?;
+        let vocabulary = tokenizer.vocabulary();
+        let engine = Network::load(&file, vocabulary, options.context_tokens_max, options.threads, options.isa)?;
         let facts = ModelFacts {
             architecture,
             context_tokens: engine.context_tokens(),
@@ -106,7 +105,7 @@ impl Model {
         let tokenizer = Tokenizer::from_metadata(file.gguf().metadata())
             .map_err(|source| LoadError::Tokenizer { path: path.to_owned(), source })?;
         chat_template(&file)?;
-        Shape::read(file.gguf(), tokenizer.vocabulary() as u64)
+        Architecture::read(file.gguf(), tokenizer.vocabulary())
             .map_err(|source| LoadError::Gguf { path: path.to_owned(), source })?;
         Ok(())
     }
@@ -123,9 +122,9 @@ impl Model {
 
     /// Validates a request and tokenizes its prompt. Computes nothing: that happens in [`Self::advance`].
     ///
-    /// `generated` are the tokens of an earlier attempt, empty at the first. They are replayed one by one, and what
-    /// follows is what that attempt would have generated. Where they already are the whole answer, nothing is computed:
-    /// each is [`Progress::Replayed`], without a [`Progress::Prefilled`] before them, and then the answer is finished.
+    /// `generated` are the tokens of an earlier attempt, empty at the first. They are put in place one by one, each a
+    /// [`Progress::Replayed`], and what follows is what that attempt would have generated. Where they already are the
+    /// whole answer, nothing is computed.
     ///
     /// # Errors
     /// An [`OpenError`] that says what to change.
@@ -147,12 +146,66 @@ impl Model {
         Generation::start(opening, &self.tokenizer).map_err(|index| OpenError::InvalidReplay { index })
     }
 
-    /// Does one unit of work: the prefill, or one replayed token, or one new token.
+    /// Does one unit of work: puts a replayed token in place, computes some of the prompt, or generates a token.
     ///
     /// # Errors
     /// A [`StepError`], after which the generation can only be closed.
     pub fn advance(&mut self, generation: &mut Generation) -> Result<Progress, StepError> {
-        generation.advance(self.engine.as_mut(), &self.tokenizer)
+        let rows_max = self.engine.rows_max();
+        let mut progress = self.advance_all(&mut [generation], rows_max)?;
+        progress.pop().unwrap_or(Err(StepError::NotRunning))
+    }
+
+    /// Does one unit of work for each of these generations, what is to be computed in one step of `rows_max` tokens at
+    /// most. Those that only want their next token come first, then the others in the order given; whoever finds no room
+    /// is answered with [`Progress::Prefilling`] where it stands.
+    ///
+    /// What a generation says does not depend on who is with it.
+    ///
+    /// # Errors
+    /// A [`StepError`] of the step itself, after which this model must not be used; those of single generations are in the
+    /// list.
+    pub fn advance_all(
+        &mut self,
+        generations: &mut [&mut Generation],
+        rows_max: usize,
+    ) -> Result<Vec<Result<Progress, StepError>>, StepError> {
+        let mut progress: Vec<Option<Result<Progress, StepError>>> = generations.iter().map(|_| None).collect();
+        let mut order: Vec<usize> = (0..generations.len()).collect();
+        order.sort_by_key(|at| generations[*at].pending_tokens() > 1);
+        let mut room = rows_max.min(self.engine.rows_max());
+        let mut planned = Vec::new();
+        for at in order {
+            let generation = &mut *generations[at];
+            match generation.need(room, &self.tokenizer) {
+                Err(error) => progress[at] = Some(Err(error)),
+                Ok(Need::Nothing(came)) => progress[at] = Some(Ok(came)),
+                Ok(Need::Tokens(range)) if range.is_empty() => {
+                    let (done, of) = (range.start, range.start + generation.pending_tokens());
+                    progress[at] = Some(Ok(Progress::Prefilling { done, of }));
+                }
+                Ok(Need::Tokens(range)) => match generation.sequence_or(|| self.engine.open()) {
+                    Err(error) => progress[at] = Some(Err(error)),
+                    Ok(sequence) => {
+                        room -= range.len();
+                        planned.push((at, sequence, range));
+                    }
+                },
+            }
+        }
+        let chunks: Vec<Chunk<'_>> = planned
+            .iter()
+            .map(|(at, sequence, range)| Chunk {
+                sequence: *sequence,
+                tokens: generations[*at].tokens(range.clone()),
+                wants_logits: generations[*at].wants_logits_after(range.end),
+            })
+            .collect();
+        let logits = if chunks.is_empty() { Vec::new() } else { self.engine.step(&chunks)? };
+        for ((at, _, range), logits) in planned.into_iter().zip(logits) {
+            progress[at] = Some(generations[at].computed(range.end, &logits, &self.tokenizer));
+        }
+        Ok(progress.into_iter().map(|progress| progress.unwrap_or(Err(StepError::NotRunning))).collect())
     }
 
     /// Frees what a generation holds. To be called for each, finished or not.
@@ -162,15 +215,24 @@ impl Model {
         }
     }
 
-    /// The logits of the token after `tokens`, computed in one pass: for checks against other implementations.
+    /// The logits of the token after `tokens`, computed at once: for checks against other implementations.
     ///
     /// # Errors
     /// A [`StepError`].
     pub fn logits_after(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, StepError> {
         let sequence = self.engine.open()?;
-        let logits = self.engine.extend(sequence, tokens);
+        let logits = self.logits_in(sequence, tokens);
         self.engine.close(sequence);
         logits
+    }
+
+    fn logits_in(&mut self, sequence: SequenceId, tokens: &[TokenId]) -> Result<Vec<f32>, StepError> {
+        let pieces = tokens.chunks(self.engine.rows_max()).collect::<Vec<_>>();
+        let (last, before) = pieces.split_last().ok_or(StepError::NoTokens)?;
+        for tokens in before {
+            self.engine.step(&[Chunk { sequence, tokens, wants_logits: false }])?;
+        }
+        Ok(self.engine.step(&[Chunk { sequence, tokens: last, wants_logits: true }])?.pop().unwrap_or_default())
     }
 
     fn tokenize(&self, input: &Input) -> Result<Vec<TokenId>, OpenError> {
@@ -225,14 +287,6 @@ impl Model {
     }
 }
 
-fn check_threads(wanted: NonZeroUsize) -> Result<(), LoadError> {
-    let found = threads_in_effect();
-    if wanted == found {
-        return Ok(());
-    }
-    Err(LoadError::Threads { wanted, found })
-}
-
 fn architecture(file: &MappedGguf) -> Result<String, LoadError> {
     const KEY: &str = "general.architecture";
     let metadata = file.gguf().metadata();
@@ -240,7 +294,7 @@ fn architecture(file: &MappedGguf) -> Result<String, LoadError> {
         .string(KEY)
         .and_then(|value| Metadata::required(KEY, value))
         .map_err(|source| LoadError::Gguf { path: file.path().to_owned(), source })?;
-    if architecture == "llama" {
+    if FAMILIES.contains(&architecture) {
         return Ok(architecture.to_owned());
     }
     Err(LoadError::UnsupportedArchitecture { path: file.path().to_owned(), architecture: architecture.to_owned() })

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use halm_models::{LoadOptions, Model};
 use halm_protocol::Digest;
 use halm_protocol::worker::{Command, Event, declared_length, decode};
@@ -63,11 +63,12 @@ pub fn run(spec: &WorkerSpec) -> anyhow::Result<()> {
     beat(Arc::clone(&output), Arc::clone(&pulse), spec.digest.clone());
     let commands = read_commands();
     let began = Instant::now();
-    let options = LoadOptions { threads: spec.threads, context_tokens_max: spec.context_tokens_max };
+    let options = LoadOptions {
+        threads: spec.threads,
+        context_tokens_max: spec.context_tokens_max,
+        ..LoadOptions::default()
+    };
     let model = Model::load(&spec.weights, &options)?;
-    if model.facts().threads != spec.threads {
-        bail!("computing with {} threads instead of {}", model.facts().threads, spec.threads);
-    }
     output.send(&Event::Ready {
         context_tokens: u32::try_from(model.facts().context_tokens).unwrap_or(u32::MAX),
         load_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),

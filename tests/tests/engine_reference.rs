@@ -55,7 +55,7 @@ fn reference() -> Reference {
 }
 
 fn model() -> Model {
-    let options = LoadOptions::for_this_process();
+    let options = LoadOptions::default();
     Model::load(&weights::smollm2(), &options).expect("the weights load")
 }
 
@@ -150,7 +150,7 @@ fn model_with(key: &str, value: f32) -> Model {
     bytes[start..start + size_of::<f32>()].copy_from_slice(&value.to_le_bytes());
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), bytes).expect("the copy fits on the disk");
-    let options = LoadOptions::for_this_process();
+    let options = LoadOptions::default();
     Model::load(file.path(), &options).expect("the copy loads")
 }
 

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 fn load(writer: &GgufWriter) -> Model {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), writer.encode()).expect("a few kilobytes fit");
-    let options = LoadOptions::for_this_process();
+    let options = LoadOptions::default();
     Model::load(file.path(), &options).expect("the tiny model loads")
 }
 
@@ -53,10 +53,9 @@ fn run_open(model: &mut Model, mut generation: Generation) -> Answer {
     let mut texts = Vec::new();
     loop {
         match model.advance(&mut generation).expect("it computes") {
-            Progress::Prefilled { prompt_tokens } => assert_eq!(prompt_tokens, generation.prompt_tokens()),
+            Progress::Prefilling { done, of } => assert!(done < of),
             Progress::Replayed { text, .. } | Progress::Generated { text, .. } => texts.push(text),
             Progress::Finished { text: rest, reason } => {
-                assert_eq!(generation.divergences(), 0);
                 let tokens = generation.generated().to_vec();
                 assert!(matches!(model.advance(&mut generation), Err(StepError::NotRunning)));
                 model.close(generation);
@@ -132,27 +131,13 @@ fn a_record_that_reaches_behind_the_end_is_refused() {
 }
 
 #[test]
-fn a_record_of_other_weights_is_followed_and_counted() {
-    let mut model = model();
-    let spec = GenerationSpec { sampling: SamplingSpec::GREEDY, ..spec("hello", 6, 0) };
-    let own = run(&mut model, &spec, &[]).tokens;
-    let foreign = TokenId::from((own[0].get() + 1) % 256);
-    let mut generation = model.open(&spec, &[foreign]).expect("valid");
-    model.advance(&mut generation).expect("prefill");
-    let replayed = model.advance(&mut generation).expect("replay");
-    assert!(matches!(replayed, Progress::Replayed { token, .. } if token == foreign));
-    assert_eq!(generation.divergences(), 1);
-    model.close(generation);
-}
-
-#[test]
 fn a_nan_among_the_weights_is_an_error_and_not_a_token() {
     let mut bytes = tiny::tiny_llama(1);
     let last = bytes.len() - 4;
     bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), bytes).expect("a few kilobytes fit");
-    let options = LoadOptions::for_this_process();
+    let options = LoadOptions::default();
     let mut model = Model::load(file.path(), &options).expect("weights are not looked at");
     let mut generation = model.open(&spec("hello", 4, 1), &[]).expect("valid");
     let error = model.advance(&mut generation).expect_err("NaN spreads to the logits");
@@ -197,7 +182,7 @@ proptest! {
                 continue;
             }
             match model.advance(generation).expect("it computes") {
-                Progress::Prefilled { .. } => {}
+                Progress::Prefilling { .. } => {}
                 Progress::Replayed { text: piece, .. } | Progress::Generated { text: piece, .. } => text.push_str(&piece),
                 Progress::Finished { text: rest, .. } => {
                     text.push_str(&rest);

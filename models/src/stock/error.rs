@@ -3,10 +3,10 @@
 //! Owns the two enums, their texts, which say what to do, and their dispositions. Returned by [`super::Model`]; whoever
 //! settles a request matches on the disposition, never on the text.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use crate::engine::Disposition;
+use crate::forward::TensorError;
 use crate::gguf::GgufError;
 use crate::sampler::InvalidSampling;
 use crate::template::TemplateError;
@@ -16,16 +16,6 @@ use crate::tokenizer::TokenizerError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The process would compute with another number of threads than planned.
-    #[error(
-        "compute with {wanted} threads: the environment of this process gives {found}; start it with CANDLE_NUM_THREADS={wanted} and RAYON_NUM_THREADS={wanted}"
-    )]
-    Threads {
-        /// What was asked for.
-        wanted: NonZeroUsize,
-        /// What the environment gives.
-        found: NonZeroUsize,
-    },
     /// The file cannot be opened or mapped.
     #[error("open {path:?}: {source}")]
     Open {
@@ -49,7 +39,7 @@ pub enum LoadError {
         source: GgufError,
     },
     /// A family of models that halm cannot compute.
-    #[error("read {path:?}: architecture {architecture:?} is not supported, only \"llama\"")]
+    #[error("read {path:?}: architecture {architecture:?} is not supported, only {}", crate::forward::FAMILIES.join(", "))]
     UnsupportedArchitecture {
         /// The file.
         path: PathBuf,
@@ -72,13 +62,13 @@ pub enum LoadError {
         /// What is wrong.
         source: TemplateError,
     },
-    /// The tensor library refuses the weights.
+    /// A tensor that no kernel takes.
     #[error("load the weights of {path:?}: {source}")]
-    Weights {
+    Pack {
         /// The file.
         path: PathBuf,
-        /// Its error.
-        source: candle_core::Error,
+        /// Which, and why.
+        source: TensorError,
     },
 }
 
@@ -87,13 +77,12 @@ impl LoadError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Open { .. } => Disposition::Retry,
-            Self::Threads { .. } => Disposition::Fatal,
             Self::NotAFile { .. }
             | Self::Gguf { .. }
             | Self::UnsupportedArchitecture { .. }
             | Self::Tokenizer { .. }
             | Self::Template { .. }
-            | Self::Weights { .. } => Disposition::Poison,
+            | Self::Pack { .. } => Disposition::Poison,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::tokenizer::{TokenId, TokenizerError};
 fn load_bytes(bytes: &[u8]) -> Result<Model, LoadError> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), bytes).expect("a few kilobytes fit");
-    let loaded = Model::load(file.path(), &LoadOptions::for_this_process());
+    let loaded = Model::load(file.path(), &LoadOptions::default());
     if let Err(error) = &loaded {
         let name = file.path().file_name().and_then(|name| name.to_str()).expect("a plain name");
         assert!(error.to_string().contains(name), "{error} names the file");
@@ -56,18 +56,9 @@ fn a_sound_file_becomes_a_model_that_knows_itself() {
 }
 
 #[test]
-fn threads_that_nobody_planned_for_are_refused() {
-    let planned = LoadOptions::for_this_process();
-    let options = LoadOptions { threads: planned.threads.saturating_add(1), ..planned };
-    let error = Model::load(Path::new("never-opened.gguf"), &options).expect_err("the environment says otherwise");
-    assert!(matches!(error, LoadError::Threads { .. }), "{error}");
-    assert_eq!(error.disposition(), Disposition::Fatal);
-}
-
-#[test]
 fn a_file_that_is_not_there_may_be_there_later() {
     let error =
-        Model::load(Path::new("/nonexistent/model.gguf"), &LoadOptions::for_this_process()).expect_err("not there");
+        Model::load(Path::new("/nonexistent/model.gguf"), &LoadOptions::default()).expect_err("not there");
     assert!(matches!(error, LoadError::Open { .. }), "{error}");
     assert_eq!(error.disposition(), Disposition::Retry);
 }
@@ -75,7 +66,7 @@ fn a_file_that_is_not_there_may_be_there_later() {
 #[test]
 fn a_folder_is_not_a_model() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let error = Model::load(folder.path(), &LoadOptions::for_this_process()).expect_err("a folder");
+    let error = Model::load(folder.path(), &LoadOptions::default()).expect_err("a folder");
     assert!(matches!(error, LoadError::NotAFile { .. }), "{error}");
 }
 

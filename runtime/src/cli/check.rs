@@ -63,7 +63,7 @@ fn check_model(model: &ModelConfig, assets: &Assets) -> anyhow::Result<String> {
     } else {
         assets.model(&model.name, Some(&model.path))?
     };
-    let loaded = Model::load(&stored.path, &LoadOptions::for_this_process())?;
+    let loaded = Model::load(&stored.path, &LoadOptions::default())?;
     let facts = loaded.facts();
     Ok(format!("{}, {}, context of {} tokens", stored.path.display(), facts.architecture, facts.context_tokens))
 }

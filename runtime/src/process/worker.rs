@@ -121,7 +121,6 @@ impl WorkerProgram {
             .args(["--digest", self.spec.digest.as_str()])
             .args(["--threads", &self.spec.threads.to_string()])
             .args(["--parent", &std::process::id().to_string()])
-            .envs(halm_models::thread_environment(self.spec.threads))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

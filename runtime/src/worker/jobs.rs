@@ -1,10 +1,9 @@
-//! The jobs of one worker process, computed in turns.
+//! The jobs of one worker process, computed together.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use halm_models::{
-    ChatMessage, Disposition, FinishReason, Generation, GenerationSpec, Input, Model, OpenError, Progress,
+    ChatMessage, Disposition, FinishReason, Generation, GenerationSpec, Input, Model, OpenError, Progress, ROWS_MAX,
     SamplingSpec, StepError, TokenId,
 };
 use halm_protocol::worker::{Event, Lease, Piece, Work};
@@ -16,17 +15,15 @@ use super::output::Output;
 use super::pulse::Pulse;
 use crate::telemetry::{self, SPAN_GENERATE};
 
-/// Tokens that a resumed job replays in one turn. Its client sees a gap until the replay is done, while the others' only
-/// grow a little slower.
-const REPLAYS_PER_TURN: usize = 4;
+/// Tokens of one step while several jobs run: a new prompt is computed in such pieces, so that the others' next tokens come
+/// after one of them.
+const ROWS_BESIDE_OTHERS: usize = 256;
 
 struct Running {
     lease: Lease,
     generation: Generation,
-    /// Whether the prompt is still to be computed: the next pass has that many rows.
-    prompt_rows: u32,
     /// Ends when the lease does.
-    span: Span,
+    _span: Span,
 }
 
 /// The jobs, and the model that computes them.
@@ -34,33 +31,36 @@ pub(super) struct Jobs {
     model: Model,
     output: Arc<Output>,
     pulse: Arc<Pulse>,
-    turns: VecDeque<Running>,
+    /// In the order in which they came.
+    running: Vec<Running>,
 }
 
 impl Jobs {
     pub(super) fn new(model: Model, output: Arc<Output>, pulse: Arc<Pulse>) -> Self {
-        Self { model, output, pulse, turns: VecDeque::new() }
+        Self { model, output, pulse, running: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+        self.running.is_empty()
     }
 
     /// Takes a job; what is wrong with it is told to the other end.
     pub(super) fn start(&mut self, work: Work) -> anyhow::Result<()> {
         let generated: Vec<TokenId> = work.generated.iter().copied().map(TokenId::from).collect();
         match self.open(&work, &generated) {
-            Ok(generation) => {
-                let prompt_rows = u32::try_from(generation.prompt_tokens()).unwrap_or(u32::MAX);
-                // The newest goes first: its client waits for a first token.
+            Ok(mut generation) => {
+                // Putting recorded tokens in place computes nothing; what they said was said.
+                for _ in &generated {
+                    self.model.advance(&mut generation)?;
+                }
                 let span = tracing::info_span!(
                     SPAN_GENERATE,
                     job = %work.job,
-                    gen_ai.usage.input_tokens = prompt_rows,
+                    gen_ai.usage.input_tokens = generation.prompt_tokens(),
                     halm.resumed_at = generated.len(),
                 );
                 telemetry::set_parent(&span, work.traceparent.as_deref());
-                self.turns.push_front(Running { lease: work.lease, generation, prompt_rows, span });
+                self.running.push(Running { lease: work.lease, generation, _span: span });
             }
             Err(error) => self.output.send(&refused(work.lease, &error))?,
         }
@@ -81,40 +81,35 @@ impl Jobs {
 
     /// Forgets a job.
     pub(super) fn cancel(&mut self, lease: Lease) {
-        if let Some(at) = self.turns.iter().position(|running| running.lease == lease)
-            && let Some(running) = self.turns.remove(at)
-        {
-            self.model.close(running.generation);
+        if let Some(at) = self.running.iter().position(|running| running.lease == lease) {
+            self.model.close(self.running.remove(at).generation);
         }
     }
 
-    fn step(&mut self, running: &mut Running) -> Result<Progress, StepError> {
-        self.pulse.step_began(running.prompt_rows.max(1));
-        let progress = running.span.in_scope(|| self.model.advance(&mut running.generation));
-        self.pulse.step_ended();
-        running.prompt_rows = 0;
-        progress
-    }
-
-    /// Does one unit of work for the job whose turn it is.
+    /// Does one step for all jobs.
     ///
     /// # Errors
     /// When the other end is gone, or the engine must not be trusted any more.
     pub(super) fn advance(&mut self) -> anyhow::Result<()> {
-        let Some(mut running) = self.turns.pop_front() else { return Ok(()) };
-        let mut progress = self.step(&mut running);
-        for _ in 1..REPLAYS_PER_TURN {
-            if !matches!(progress, Ok(Progress::Replayed { .. })) {
-                break;
-            }
-            progress = self.step(&mut running);
+        let rows_max = if self.running.len() > 1 { ROWS_BESIDE_OTHERS } else { usize::MAX };
+        let pending: usize = self.running.iter().map(|running| running.generation.pending_tokens()).sum();
+        let mut generations: Vec<_> = self.running.iter_mut().map(|running| &mut running.generation).collect();
+        self.pulse.step_began(u32::try_from(pending.clamp(1, ROWS_MAX)).unwrap_or(u32::MAX));
+        let progress = self.model.advance_all(&mut generations, rows_max);
+        self.pulse.step_ended();
+        for (running, progress) in std::mem::take(&mut self.running).into_iter().zip(progress?) {
+            self.tell(running, progress)?;
         }
+        Ok(())
+    }
+
+    fn tell(&mut self, running: Running, progress: Result<Progress, StepError>) -> anyhow::Result<()> {
         let lease = running.lease;
         match progress {
-            Ok(Progress::Prefilled { .. } | Progress::Replayed { .. }) => self.turns.push_back(running),
+            Ok(Progress::Prefilling { .. } | Progress::Replayed { .. }) => self.running.push(running),
             Ok(Progress::Generated { token, text, .. }) => {
                 let offset = u32::try_from(running.generation.completion_tokens() - 1).unwrap_or(u32::MAX);
-                self.turns.push_back(running);
+                self.running.push(running);
                 let pieces = vec![Piece { token: token.get(), text }];
                 self.output.send(&Event::Tokens { lease, offset, pieces })?;
             }

@@ -1,0 +1,135 @@
+//! The forward pass: tokens of several sequences in, logits out.
+//!
+//! Owns the network's shape, its packed weights, the keys and values of every open sequence, and the order of a step. It
+//! knows no text and no sampling. Called through [`crate::engine::Engine`].
+//!
+//! A step takes chunks: some new tokens of a sequence each, a whole prompt or one token, in any mixture. The rows of all
+//! chunks go through every product together; each row's bits are those that it would have alone, because the kernels'
+//! are (see [`crate::kernel`]) and because attention walks a sequence's keys in pages counted from its first token,
+//! whoever computes it.
+
+mod architecture;
+mod cache;
+mod pass;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroUsize;
+
+use crate::engine::{Chunk, Engine, SequenceId, StepError};
+use crate::gguf::MappedGguf;
+use crate::kernel::Isa;
+use crate::stock::LoadError;
+use crate::threads::Pool;
+pub(crate) use architecture::{Architecture, FAMILIES};
+use cache::Cache;
+use pass::Pass;
+use weights::Weights;
+pub use weights::TensorError;
+
+/// Sequences open at once, at most; the dispatcher gives a worker far fewer, and this bounds what a leak could take.
+const SEQUENCES_OPEN_MAX: usize = 64;
+
+/// Rows of one step, at most: what the buffers between the products have room for. More rows than this are no faster.
+pub const ROWS_MAX: usize = 512;
+
+/// A network that computes.
+#[derive(Debug)]
+pub(crate) struct Network {
+    architecture: Architecture,
+    weights: Weights,
+    cache: Cache,
+    pass: Pass,
+    pool: Pool,
+    isa: Isa,
+    context_tokens: usize,
+}
+
+impl Network {
+    /// Loads the network of `file`, whose vocabulary must have `vocabulary` tokens.
+    pub(crate) fn load(
+        file: &MappedGguf,
+        vocabulary: usize,
+        context_tokens_max: Option<usize>,
+        threads: NonZeroUsize,
+        isa: Isa,
+    ) -> Result<Self, LoadError> {
+        let architecture = Architecture::read(file.gguf(), vocabulary)
+            .map_err(|source| LoadError::Gguf { path: file.path().to_owned(), source })?;
+        let weights = Weights::load(file, &architecture)
+            .map_err(|source| LoadError::Pack { path: file.path().to_owned(), source })?;
+        let context_tokens = architecture.context_tokens.min(context_tokens_max.unwrap_or(usize::MAX));
+        Ok(Self {
+            cache: Cache::new(&architecture),
+            pass: Pass::new(&architecture, threads),
+            pool: Pool::new(threads),
+            weights,
+            architecture,
+            isa,
+            context_tokens,
+        })
+    }
+
+    fn check(&self, chunk: &Chunk<'_>) -> Result<(), StepError> {
+        let vocabulary = self.architecture.vocabulary;
+        let tokens = self.cache.tokens(chunk.sequence).ok_or(StepError::UnknownSequence)? + chunk.tokens.len();
+        if chunk.tokens.is_empty() {
+            return Err(StepError::NoTokens);
+        }
+        if let Some(&token) = chunk.tokens.iter().find(|token| token.index() >= vocabulary) {
+            return Err(StepError::UnknownToken { token, vocabulary });
+        }
+        if tokens > self.context_tokens {
+            return Err(StepError::ContextExceeded { tokens, context_tokens: self.context_tokens });
+        }
+        Ok(())
+    }
+}
+
+impl Engine for Network {
+    fn vocabulary(&self) -> usize {
+        self.architecture.vocabulary
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.context_tokens
+    }
+
+    fn rows_max(&self) -> usize {
+        ROWS_MAX
+    }
+
+    fn open(&mut self) -> Result<SequenceId, StepError> {
+        if self.cache.open_count() >= SEQUENCES_OPEN_MAX {
+            return Err(StepError::TooManySequences { open: self.cache.open_count() });
+        }
+        Ok(self.cache.open())
+    }
+
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Vec<f32>>, StepError> {
+        let rows: usize = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
+        if rows > ROWS_MAX {
+            return Err(StepError::TooManyRows { rows, rows_max: ROWS_MAX });
+        }
+        for (at, chunk) in chunks.iter().enumerate() {
+            self.check(chunk)?;
+            if chunks[..at].iter().any(|other| other.sequence == chunk.sequence) {
+                return Err(StepError::SequenceTwice);
+            }
+        }
+        for chunk in chunks {
+            self.cache.make_room(chunk.sequence, chunk.tokens.len());
+        }
+        let logits = self.pass.run(&self.architecture, &self.weights, &mut self.cache, &self.pool, self.isa, chunks);
+        for chunk in chunks {
+            self.cache.advance(chunk.sequence, chunk.tokens.len());
+        }
+        Ok(logits)
+    }
+
+    fn close(&mut self, sequence: SequenceId) {
+        self.cache.close(sequence);
+    }
+}

@@ -1,0 +1,535 @@
+//! One step of the network over the rows of some chunks.
+//!
+//! Owns the buffers between the products, and who computes what: each thread takes its share of rows, columns or heads,
+//! and a barrier stands between a write and every read of it by another thread. Shapes are given as `[rows][width]`.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::architecture::{Activation, Architecture, RopePairs};
+use super::cache::{Cache, Layout};
+use super::weights::{Layer, Projection, Weights};
+use super::ROWS_MAX;
+use crate::engine::Chunk;
+use crate::kernel::{self, BLOCK, COLUMNS, Isa, KEYS, Packed, Rows, SharedRows};
+use crate::shared::Shared;
+use crate::threads::{Pool, Thread};
+
+/// Rows of a chunk that share the work of making a page's keys and values floats.
+const ROWS_OF_A_UNIT: usize = 16;
+
+/// The buffers.
+#[derive(Debug)]
+pub(super) struct Pass {
+    /// `[rows][embedding]`: the residual stream.
+    stream: Vec<f32>,
+    /// `[rows][embedding]`: what is to be normed before it is added; empty where nothing is.
+    addend: Vec<f32>,
+    /// `[rows][embedding]`.
+    normed: Rows,
+    /// `[rows][heads * head]`.
+    queries: Vec<f32>,
+    /// `[rows][kv_heads * head]`.
+    keys: Vec<f32>,
+    /// `[rows][kv_heads * head]`.
+    values: Vec<f32>,
+    /// `[rows][heads * head]`.
+    attended: Rows,
+    /// `[rows][feed_forward]`.
+    fed: Rows,
+    /// `[rows][embedding]`: those whose logits are wanted.
+    last: Rows,
+    /// `[global, local][rows][head / 2]`.
+    turns: Vec<Turns>,
+    scratch: Vec<Scratch>,
+}
+
+/// By how much positions turn queries and keys.
+#[derive(Debug)]
+struct Turns {
+    /// `[head / 2]`: radians a position.
+    frequencies: Vec<f64>,
+    /// `[rows][head / 2]`.
+    cosines: Vec<f32>,
+    /// `[rows][head / 2]`.
+    sines: Vec<f32>,
+}
+
+/// What a thread needs for itself.
+#[derive(Debug)]
+struct Scratch {
+    /// `[head][KEYS]`.
+    keys: Vec<f32>,
+    /// `[KEYS][head]`.
+    values: Vec<f32>,
+    /// `[rows][COLUMNS]`.
+    gate: Vec<f32>,
+    /// `[rows of a unit][heads of a group]`: largest score, and sum.
+    states: Vec<[f32; 2]>,
+}
+
+impl Pass {
+    pub(super) fn new(architecture: &Architecture, threads: NonZeroUsize) -> Self {
+        let &Architecture { embedding, feed_forward, heads, kv_heads, head, .. } = architecture;
+        let frequencies = |base: f64| -> Vec<f64> {
+            (0..head / 2).map(|pair| libm::pow(base, -((2 * pair) as f64) / head as f64)).collect()
+        };
+        let bases = [Some(architecture.rope_base), architecture.window.map(|window| window.rope_base)];
+        let turns = bases.into_iter().flatten().map(|base| Turns {
+            frequencies: frequencies(base),
+            cosines: vec![0.0; ROWS_MAX * head / 2],
+            sines: vec![0.0; ROWS_MAX * head / 2],
+        });
+        let scratch = (0..threads.get()).map(|_| Scratch {
+            keys: vec![0.0; head * KEYS],
+            values: vec![0.0; head * KEYS],
+            gate: vec![0.0; ROWS_MAX * COLUMNS],
+            states: vec![[0.0; 2]; ROWS_OF_A_UNIT * (heads / kv_heads)],
+        });
+        Self {
+            stream: vec![0.0; ROWS_MAX * embedding],
+            addend: if architecture.post_norms { vec![0.0; ROWS_MAX * embedding] } else { Vec::new() },
+            normed: Rows::new(ROWS_MAX, embedding),
+            queries: vec![0.0; ROWS_MAX * heads * head],
+            keys: vec![0.0; ROWS_MAX * kv_heads * head],
+            values: vec![0.0; ROWS_MAX * kv_heads * head],
+            attended: Rows::new(ROWS_MAX, heads * head),
+            fed: Rows::new(ROWS_MAX, feed_forward),
+            last: Rows::new(ROWS_MAX, embedding),
+            turns: turns.collect(),
+            scratch: scratch.collect(),
+        }
+    }
+
+    /// Computes the chunks, whose pages have room; the logits after the last token of each, empty where they are not
+    /// wanted.
+    pub(super) fn run(
+        &mut self,
+        architecture: &Architecture,
+        weights: &Weights,
+        cache: &mut Cache,
+        pool: &Pool,
+        isa: Isa,
+        chunks: &[Chunk<'_>],
+    ) -> Vec<Vec<f32>> {
+        let mut rows = Vec::new();
+        let mut parts = Vec::new();
+        for chunk in chunks {
+            let start = cache.tokens(chunk.sequence).unwrap_or_default();
+            let first = rows.len();
+            for (offset, token) in chunk.tokens.iter().enumerate() {
+                rows.push(Row { part: parts.len(), position: start + offset, token: token.index() });
+            }
+            let pages = cache.pages_of(chunk.sequence).to_vec();
+            parts.push(Part { rows: first..rows.len(), start, pages, wants_logits: chunk.wants_logits });
+        }
+        let wanted: Vec<usize> =
+            parts.iter().filter(|part| part.wants_logits).map(|part| part.rows.end - 1).collect();
+        let mut logits = vec![0.0; wanted.len() * architecture.vocabulary];
+        let layout = cache.layout();
+        let pages = cache.shared();
+        let step = Step {
+            architecture,
+            weights,
+            isa,
+            rows: &rows,
+            parts: &parts,
+            wanted: &wanted,
+            layout,
+            pages: &pages,
+            stream: Shared::new(&mut self.stream),
+            addend: Shared::new(&mut self.addend),
+            normed: self.normed.shared(),
+            queries: Shared::new(&mut self.queries),
+            keys: Shared::new(&mut self.keys),
+            values: Shared::new(&mut self.values),
+            attended: self.attended.shared(),
+            fed: self.fed.shared(),
+            last: self.last.shared(),
+            turns: self
+                .turns
+                .iter_mut()
+                .map(|turns| (&turns.frequencies[..], Shared::new(&mut turns.cosines), Shared::new(&mut turns.sines)))
+                .collect(),
+            scratch: Shared::new(&mut self.scratch),
+            logits: Shared::new(&mut logits),
+        };
+        pool.run(&|thread| step.run(thread));
+        let mut computed = logits.chunks_exact(architecture.vocabulary);
+        let of_part = |part: &Part| if part.wants_logits { computed.next().map(<[f32]>::to_vec) } else { None };
+        parts.iter().map(of_part).map(Option::unwrap_or_default).collect()
+    }
+}
+
+/// A token to compute.
+struct Row {
+    part: usize,
+    position: usize,
+    token: usize,
+}
+
+/// A chunk's rows.
+struct Part {
+    rows: Range<usize>,
+    /// Position of the first row.
+    start: usize,
+    pages: Vec<usize>,
+    wants_logits: bool,
+}
+
+/// Everything that the threads of one step share.
+struct Step<'a> {
+    architecture: &'a Architecture,
+    weights: &'a Weights,
+    isa: Isa,
+    rows: &'a [Row],
+    parts: &'a [Part],
+    wanted: &'a [usize],
+    layout: Layout,
+    pages: &'a [Shared<'a, f16>],
+    stream: Shared<'a, f32>,
+    addend: Shared<'a, f32>,
+    normed: SharedRows<'a>,
+    queries: Shared<'a, f32>,
+    keys: Shared<'a, f32>,
+    values: Shared<'a, f32>,
+    attended: SharedRows<'a>,
+    fed: SharedRows<'a>,
+    last: SharedRows<'a>,
+    turns: Vec<(&'a [f64], Shared<'a, f32>, Shared<'a, f32>)>,
+    scratch: Shared<'a, Scratch>,
+    logits: Shared<'a, f32>,
+}
+
+/// SAFETY of everything here: between two barriers each element of a buffer is written by at most one thread, and read by
+/// no other. Rows are shared out by [`Thread::share`], columns by tile, heads and units one by one; what a part reads was
+/// written before the last barrier, or by the same thread.
+#[expect(unsafe_code, reason = "see above")]
+impl Step<'_> {
+    fn run(&self, thread: Thread<'_>) {
+        self.embed(thread);
+        self.turn(thread);
+        thread.barrier();
+        for (index, layer) in self.weights.layers.iter().enumerate() {
+            self.norm(thread, &layer.attention_norm);
+            thread.barrier();
+            self.project(thread, &layer.query, self.queries);
+            self.project(thread, &layer.key, self.keys);
+            self.project(thread, &layer.value, self.values);
+            thread.barrier();
+            self.place(thread, index, layer);
+            thread.barrier();
+            self.attend(thread, index);
+            thread.barrier();
+            self.quantize_attended(thread);
+            self.add(thread, &layer.output, self.attended);
+            thread.barrier();
+            self.norm_addend(thread, layer.post_attention_norm.as_deref());
+            self.norm(thread, &layer.feed_forward_norm);
+            thread.barrier();
+            self.feed_forward(thread, layer);
+            thread.barrier();
+            self.add(thread, &layer.down, self.fed);
+            thread.barrier();
+            self.norm_addend(thread, layer.post_feed_forward_norm.as_deref());
+        }
+        self.norm_last(thread);
+        thread.barrier();
+        self.head(thread);
+    }
+
+    /// Tokens to `stream`.
+    fn embed(&self, thread: Thread<'_>) {
+        let width = self.architecture.embedding;
+        for row in thread.share(self.rows.len()) {
+            let out = unsafe { self.stream.part(row * width..(row + 1) * width) };
+            self.weights.embedding.column(self.rows[row].token, out);
+            if self.architecture.embedding_scale != 1.0 {
+                out.iter_mut().for_each(|value| *value *= self.architecture.embedding_scale);
+            }
+        }
+    }
+
+    /// Positions to angles. `libm` and not the system's functions: every host computes the same bits.
+    fn turn(&self, thread: Thread<'_>) {
+        let half = self.architecture.head / 2;
+        for (frequencies, cosines, sines) in &self.turns {
+            for row in thread.share(self.rows.len()) {
+                let part = row * half..(row + 1) * half;
+                let (cosines, sines) = unsafe { (cosines.part(part.clone()), sines.part(part)) };
+                for ((frequency, cosine), sine) in frequencies.iter().zip(cosines).zip(sines) {
+                    let (s, c) = libm::sincos(self.rows[row].position as f64 * frequency);
+                    (*cosine, *sine) = (c as f32, s as f32);
+                }
+            }
+        }
+    }
+
+    /// `stream` to `normed`, for this thread's rows.
+    fn norm(&self, thread: Thread<'_>, weight: &[f32]) {
+        let width = self.architecture.embedding;
+        for row in thread.share(self.rows.len()) {
+            unsafe {
+                let stream = self.stream.read(row * width..(row + 1) * width);
+                let out = self.normed.values(row, 0..width);
+                kernel::norm(self.isa, stream, weight, self.architecture.epsilon, out);
+                self.normed.quantize(self.isa, row, 0..self.normed.blocks());
+            }
+        }
+    }
+
+    /// `normed` times a matrix, to `out` of `[rows][columns]`, for this thread's columns.
+    fn project(&self, thread: Thread<'_>, projection: &Projection, out: Shared<'_, f32>) {
+        let width = projection.weight.n();
+        self.multiply(thread, &projection.weight, self.normed, |row, columns, values| {
+            let out = unsafe { out.part(row * width + columns.start..row * width + columns.end) };
+            out.copy_from_slice(values);
+            if let Some(bias) = &projection.bias {
+                out.iter_mut().zip(&bias[columns]).for_each(|(value, bias)| *value += bias);
+            }
+        });
+    }
+
+    /// Norms and turns queries and keys, scales queries, and puts keys and values into the pages.
+    fn place(&self, thread: Thread<'_>, index: usize, layer: &Layer) {
+        let &Architecture { heads, kv_heads, head, .. } = self.architecture;
+        let scale = 1.0 / (head as f32).sqrt();
+        for row in thread.share(self.rows.len()) {
+            for at in 0..heads {
+                let start = (row * heads + at) * head;
+                let query = unsafe { self.queries.part(start..start + head) };
+                self.turn_head(query, row, index, layer.query_norm.as_deref());
+                query.iter_mut().for_each(|value| *value *= scale);
+            }
+            let Row { part, position, .. } = &self.rows[row];
+            let page = self.pages[self.parts[*part].pages[position / KEYS]];
+            let token = position % KEYS;
+            for at in 0..kv_heads {
+                let start = (row * kv_heads + at) * head;
+                let key = unsafe { self.keys.part(start..start + head) };
+                self.turn_head(key, row, index, layer.key_norm.as_deref());
+                let keys = self.layout.keys(index, at);
+                for (dimension, value) in key.iter().enumerate() {
+                    let place = keys + dimension * KEYS + token;
+                    let slot = unsafe { page.part(place..place + 1) };
+                    slot[0] = f16::from_f32(*value);
+                }
+                let place = self.layout.values(index, at) + token * head;
+                unsafe {
+                    let value = self.values.read(start..start + head);
+                    page.part(place..place + head).convert_from_f32_slice(value);
+                }
+            }
+        }
+    }
+
+    fn turn_head(&self, values: &mut [f32], row: usize, index: usize, norm: Option<&[f32]>) {
+        let half = self.architecture.head / 2;
+        if let Some(weight) = norm {
+            let before = values.to_vec();
+            kernel::norm(self.isa, &before, weight, self.architecture.epsilon, values);
+        }
+        let (_, cosines, sines) = &self.turns[usize::from(self.is_local(index))];
+        let part = row * half..(row + 1) * half;
+        // SAFETY: written before the first barrier of the step.
+        let (cosines, sines) = unsafe { (cosines.read(part.clone()), sines.read(part)) };
+        match self.architecture.rope_pairs {
+            RopePairs::Interleaved => kernel::rope_interleaved(self.isa, values, cosines, sines),
+            RopePairs::Split => kernel::rope_split(self.isa, values, cosines, sines),
+        }
+    }
+
+    fn is_local(&self, index: usize) -> bool {
+        self.architecture.window.is_some_and(|window| window.is_local(index))
+    }
+
+    /// Queries, keys and values to `attended`. A unit is some rows of a chunk with the heads that share keys; units go round
+    /// the threads, because later ones see more.
+    fn attend(&self, thread: Thread<'_>, index: usize) {
+        let kv_heads = self.architecture.kv_heads;
+        let mut unit = 0;
+        for part in self.parts {
+            for first in part.rows.clone().step_by(ROWS_OF_A_UNIT) {
+                for kv_head in 0..kv_heads {
+                    if unit % thread.count == thread.index {
+                        let rows = first..part.rows.end.min(first + ROWS_OF_A_UNIT);
+                        self.attend_unit(thread, index, part, rows, kv_head);
+                    }
+                    unit += 1;
+                }
+            }
+        }
+    }
+
+    fn attend_unit(&self, thread: Thread<'_>, index: usize, part: &Part, rows: Range<usize>, kv_head: usize) {
+        let &Architecture { heads, kv_heads, head, .. } = self.architecture;
+        let group = heads / kv_heads;
+        let [scratch] = (unsafe { self.scratch.part(thread.index..thread.index + 1) }) else { return };
+        scratch.states.fill([f32::NEG_INFINITY, 0.0]);
+        for row in rows.clone() {
+            let own = kv_head * group * head..(kv_head + 1) * group * head;
+            unsafe { self.attended.values(row, own) }.fill(0.0);
+        }
+        let position = |row: usize| part.start + (row - part.rows.start);
+        let window = self.architecture.window.filter(|_| self.is_local(index)).map(|window| window.tokens);
+        // The first token that a row sees.
+        let seen_from = |row: usize| window.map_or(0, |window| (position(row) + 1).saturating_sub(window));
+        let pages = seen_from(rows.start) / KEYS..position(rows.end - 1) / KEYS + 1;
+        for at in pages {
+            let page = &self.pages[part.pages[at]];
+            let (keys, values) = (self.layout.keys(index, kv_head), self.layout.values(index, kv_head));
+            unsafe {
+                kernel::widen(self.isa, page.read(keys..keys + self.layout.block()), &mut scratch.keys);
+                kernel::widen(self.isa, page.read(values..values + self.layout.block()), &mut scratch.values);
+            }
+            for row in rows.clone() {
+                let count = (position(row) + 1).saturating_sub(at * KEYS).min(KEYS);
+                let first = seen_from(row).saturating_sub(at * KEYS);
+                if first >= count {
+                    continue;
+                }
+                for member in 0..group {
+                    let at = kv_head * group + member;
+                    let start = (row * heads + at) * head;
+                    let state = &mut scratch.states[(row - rows.start) * group + member];
+                    unsafe {
+                        let query = self.queries.read(start..start + head);
+                        let out = self.attended.values(row, at * head..(at + 1) * head);
+                        let (keys, values) = (&scratch.keys, &scratch.values);
+                        kernel::attend_block(self.isa, query, keys, values, first, count, state, out);
+                    }
+                }
+            }
+        }
+        for row in rows.clone() {
+            for member in 0..group {
+                let at = kv_head * group + member;
+                let state = &scratch.states[(row - rows.start) * group + member];
+                kernel::finish_attention(state, unsafe { self.attended.values(row, at * head..(at + 1) * head) });
+            }
+            if self.groups_are_blocks() {
+                let blocks = kv_head * group * head / BLOCK..(kv_head + 1) * group * head / BLOCK;
+                unsafe { self.attended.quantize(self.isa, row, blocks) };
+            }
+        }
+    }
+
+    /// Whether the heads that share keys make whole blocks, so that whoever computes them can quantize them.
+    fn groups_are_blocks(&self) -> bool {
+        let &Architecture { heads, kv_heads, head, .. } = self.architecture;
+        (heads / kv_heads * head).is_multiple_of(BLOCK)
+    }
+
+    fn quantize_attended(&self, thread: Thread<'_>) {
+        if self.groups_are_blocks() {
+            return;
+        }
+        for row in thread.share(self.rows.len()) {
+            unsafe { self.attended.quantize(self.isa, row, 0..self.attended.blocks()) };
+        }
+        thread.barrier();
+    }
+
+    /// Adds a product to the stream, or puts it aside to be normed first.
+    fn add(&self, thread: Thread<'_>, matrix: &Packed, input: SharedRows<'_>) {
+        let width = self.architecture.embedding;
+        let aside = self.architecture.post_norms;
+        self.multiply(thread, matrix, input, |row, columns, values| {
+            let place = row * width + columns.start..row * width + columns.end;
+            unsafe {
+                if aside {
+                    self.addend.part(place).copy_from_slice(values);
+                } else {
+                    self.stream.part(place).iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                }
+            }
+        });
+    }
+
+    /// Norms what was put aside and adds it, for this thread's rows.
+    fn norm_addend(&self, thread: Thread<'_>, weight: Option<&[f32]>) {
+        let Some(weight) = weight else { return };
+        let width = self.architecture.embedding;
+        let mut normed = vec![0.0; width];
+        for row in thread.share(self.rows.len()) {
+            let place = row * width..(row + 1) * width;
+            unsafe {
+                let addend = self.addend.read(place.clone());
+                kernel::norm(self.isa, addend, weight, self.architecture.epsilon, &mut normed);
+                self.stream.part(place).iter_mut().zip(&normed).for_each(|(sum, value)| *sum += value);
+            }
+        }
+    }
+
+    /// `normed` to `fed`, a block of columns at a time.
+    fn feed_forward(&self, thread: Thread<'_>, layer: &Layer) {
+        let [scratch] = (unsafe { self.scratch.part(thread.index..thread.index + 1) }) else { return };
+        let width = self.architecture.feed_forward;
+        let rows = self.rows.len();
+        let input = unsafe { self.normed.view(rows) };
+        for tile in thread.share(layer.gate.tiles()) {
+            kernel::multiply(self.isa, &layer.gate, input, 0..rows, tile..tile + 1, |row, _, values| {
+                scratch.gate[row * COLUMNS..][..COLUMNS].copy_from_slice(values);
+            });
+            let columns = tile * COLUMNS..width.min((tile + 1) * COLUMNS);
+            kernel::multiply(self.isa, &layer.up, input, 0..rows, tile..tile + 1, |row, _, values| {
+                let (gate, up) = (&scratch.gate[row * COLUMNS..][..columns.len()], &values[..columns.len()]);
+                unsafe {
+                    let out = self.fed.values(row, columns.clone());
+                    match self.architecture.activation {
+                        Activation::Silu => kernel::silu_mul(self.isa, gate, up, out),
+                        Activation::Gelu => kernel::gelu_mul(self.isa, gate, up, out),
+                    }
+                    self.fed.quantize(self.isa, row, tile..tile + 1);
+                }
+            });
+        }
+    }
+
+    /// The rows whose logits are wanted, to `last`.
+    fn norm_last(&self, thread: Thread<'_>) {
+        // Their last addends were normed by whoever has the rows.
+        thread.barrier();
+        let width = self.architecture.embedding;
+        for at in thread.share(self.wanted.len()) {
+            let row = self.wanted[at];
+            unsafe {
+                let stream = self.stream.read(row * width..(row + 1) * width);
+                let out = self.last.values(at, 0..width);
+                kernel::norm(self.isa, stream, &self.weights.norm, self.architecture.epsilon, out);
+                self.last.quantize(self.isa, at, 0..self.last.blocks());
+            }
+        }
+    }
+
+    /// `last` to logits.
+    fn head(&self, thread: Thread<'_>) {
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        let (rows, width) = (self.wanted.len(), self.architecture.vocabulary);
+        let input = unsafe { self.last.view(rows) };
+        kernel::multiply(self.isa, head, input, 0..rows, thread.share(head.tiles()), |row, tile, values| {
+            let columns = tile * COLUMNS..width.min((tile + 1) * COLUMNS);
+            let out = unsafe { self.logits.part(row * width + columns.start..row * width + columns.end) };
+            out.copy_from_slice(&values[..columns.len()]);
+        });
+    }
+
+    fn multiply(
+        &self,
+        thread: Thread<'_>,
+        matrix: &Packed,
+        input: SharedRows<'_>,
+        mut each: impl FnMut(usize, Range<usize>, &[f32]),
+    ) {
+        let rows = self.rows.len();
+        let input = unsafe { input.view(rows) };
+        kernel::multiply(self.isa, matrix, input, 0..rows, thread.share(matrix.tiles()), |row, tile, values| {
+            let columns = tile * COLUMNS..matrix.n().min((tile + 1) * COLUMNS);
+            let count = columns.len();
+            each(row, columns, &values[..count]);
+        });
+    }
+}

@@ -1,0 +1,297 @@
+//! The functions between the products: quantization, norm, rotation, activation, attention.
+//!
+//! Owns their arithmetic, written once: each body is plain code over fixed lanes, compiled once for each instruction set.
+//! It must never leave an order open: sums are taken in sixteen or thirty-two lanes and then by halves, maxima are exact in
+//! any order, and every multiply-add is written as one.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::{BLOCK, Isa};
+
+/// Keys of a block of attention, which are also those of a page.
+pub(crate) const KEYS: usize = 32;
+
+/// Lanes in which sums over a row are taken.
+const LANES: usize = 16;
+
+/// Compiles a body for each instruction set.
+macro_rules! for_each_isa {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:path;) => {
+        $(#[$meta])*
+        #[expect(unsafe_code, reason = "the instruction set was looked for before an `Isa` was made")]
+        $visibility fn $name(isa: Isa, $($argument: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+            fn wide($($argument: $type),*) {
+                $body($($argument),*);
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn narrow($($argument: $type),*) {
+                $body($($argument),*);
+            }
+            match isa {
+                // SAFETY: `Isa::available` saw the features.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512Vnni => unsafe { wide($($argument),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { narrow($($argument),*) },
+                #[cfg(not(target_arch = "x86_64"))]
+                Isa::Avx512Vnni | Isa::Avx2 => $body($($argument),*),
+                Isa::Plain => $body($($argument),*),
+            }
+        }
+    };
+}
+
+for_each_isa! {
+    /// Quantizes blocks of 32 values: integers, scale and sum of each. See [`super::rows`].
+    pub(super) fn quantize(values: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) = quantize_body;
+}
+
+for_each_isa! {
+    /// `out = x / sqrt(mean(x²) + epsilon) * weight`: RMS norm (Zhang and Sennrich, 2019).
+    pub(crate) fn norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) = norm_body;
+}
+
+for_each_isa! {
+    /// `out = silu(gate) * up`.
+    pub(crate) fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = silu_mul_body;
+}
+
+for_each_isa! {
+    /// `out = gelu(gate) * up`, gelu by tanh (Hendrycks and Gimpel, 2016).
+    pub(crate) fn gelu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = gelu_mul_body;
+}
+
+for_each_isa! {
+    /// Rotates a head whose pairs are neighbours: `(x[2i], x[2i+1])` by the `i`th angle. The `llama` kind.
+    pub(crate) fn rope_interleaved(head: &mut [f32], cosines: &[f32], sines: &[f32]) = rope_interleaved_body;
+}
+
+for_each_isa! {
+    /// Rotates a head whose pairs lie half a head apart: `(x[i], x[i + n/2])`. The `neox` kind.
+    pub(crate) fn rope_split(head: &mut [f32], cosines: &[f32], sines: &[f32]) = rope_split_body;
+}
+
+for_each_isa! {
+    /// One block of keys for one query: scores, their part in the softmax, and the values they weigh.
+    ///
+    /// `query` is scaled already; `keys` is `[dimension][KEYS]` and `values` `[KEYS][dimension]`, of which the first
+    /// `count` keys are there; `state` holds the largest score and the sum so far, `out` the weighted values. Blocks must
+    /// come in order. (Online softmax: Milakov and Gimelshein, 2018.)
+    pub(crate) fn attend_block(
+        query: &[f32], keys: &[f32], values: &[f32], first: usize, count: usize, state: &mut [f32; 2], out: &mut [f32],
+    ) = attend_block_body;
+}
+
+for_each_isa! {
+    /// Half floats to floats.
+    pub(crate) fn widen(from: &[f16], to: &mut [f32]) = widen_body;
+}
+
+/// After the last block: the weighted mean.
+pub(crate) fn finish_attention(state: &[f32; 2], out: &mut [f32]) {
+    let inverse = 1.0 / state[1];
+    out.iter_mut().for_each(|value| *value *= inverse);
+}
+
+#[inline(always)]
+fn widen_body(from: &[f16], to: &mut [f32]) {
+    from.convert_to_f32_slice(to);
+}
+
+#[inline(always)]
+fn quantize_body(values: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    let blocks = values.chunks_exact(BLOCK).zip(q.chunks_exact_mut(BLOCK));
+    for (((values, q), scale), sum) in blocks.zip(scales).zip(sums) {
+        let mut largest = [0.0_f32; LANES];
+        for half in values.chunks_exact(LANES) {
+            for (largest, value) in largest.iter_mut().zip(half) {
+                let magnitude = value.abs();
+                *largest = if magnitude > *largest { magnitude } else { *largest };
+            }
+        }
+        let largest = largest.into_iter().fold(0.0_f32, |most, value| if value > most { value } else { most });
+        *scale = largest / 127.0;
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let mut total = 0_i32;
+        for (q, value) in q.iter_mut().zip(values) {
+            let rounded = round_to_i32(value * inverse);
+            *q = rounded as i8;
+            // Of numbers, it cannot wrap; what is none gives any integers, and is found as logits that are none.
+            total = total.wrapping_add(rounded);
+        }
+        *sum = total;
+    }
+}
+
+/// The nearest integer, even on ties, of a value of magnitude below 2²²: adding 1.5 × 2²³ leaves it in the low bits.
+#[inline(always)]
+fn round_to_i32(value: f32) -> i32 {
+    const SHIFT: f32 = 12_582_912.0;
+    (value + SHIFT).to_bits().cast_signed().wrapping_sub(SHIFT.to_bits().cast_signed())
+}
+
+/// The sum of sixteen lanes, by halves.
+#[inline(always)]
+fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for at in 0..width {
+            lanes[at] += lanes[at + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn sum_of_squares(x: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for chunk in whole {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = value.mul_add(*value, *lane);
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane = value.mul_add(*value, *lane);
+    }
+    sum_lanes(lanes)
+}
+
+#[inline(always)]
+fn norm_body(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let scale = 1.0 / (sum_of_squares(x) / x.len() as f32 + epsilon).sqrt();
+    for ((out, value), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = value * scale * weight;
+    }
+}
+
+#[inline(always)]
+fn silu_mul_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        *out = gate / (1.0 + exp(-gate)) * up;
+    }
+}
+
+#[inline(always)]
+fn gelu_mul_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        let inner = SQRT_2_OVER_PI * gate * (0.044_715 * gate * gate + 1.0);
+        // tanh(y) = 1 - 2 / (exp(2y) + 1)
+        let tanh = 1.0 - 2.0 / (exp(2.0 * inner) + 1.0);
+        *out = 0.5 * gate * (1.0 + tanh) * up;
+    }
+}
+
+#[inline(always)]
+fn rope_interleaved_body(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    for ((pair, cosine), sine) in head.chunks_exact_mut(2).zip(cosines).zip(sines) {
+        let (a, b) = (pair[0], pair[1]);
+        pair[0] = a * cosine - b * sine;
+        pair[1] = a * sine + b * cosine;
+    }
+}
+
+#[inline(always)]
+fn rope_split_body(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    let (first, second) = head.split_at_mut(head.len() / 2);
+    for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+        (*a, *b) = (*a * cosine - *b * sine, *a * sine + *b * cosine);
+    }
+}
+
+#[inline(always)]
+fn attend_block_body(
+    query: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    first: usize,
+    count: usize,
+    state: &mut [f32; 2],
+    out: &mut [f32],
+) {
+    let mut scores = [0.0_f32; KEYS];
+    let (keys, _) = keys.as_chunks::<KEYS>();
+    for (value, keys) in query.iter().zip(keys) {
+        for (score, key) in scores.iter_mut().zip(keys) {
+            *score = value.mul_add(*key, *score);
+        }
+    }
+    let mut largest = state[0];
+    for score in &scores[first..count] {
+        largest = if *score > largest { *score } else { largest };
+    }
+    let shrink = exp(state[0] - largest);
+    let mut weights = [0.0_f32; KEYS];
+    for (weight, score) in weights.iter_mut().zip(&scores) {
+        *weight = exp(*score - largest);
+    }
+    // Keys that are not there, or not seen, weigh nothing; what stands in their place does not show.
+    for (key, weight) in weights.iter_mut().enumerate() {
+        *weight = if key >= first && key < count { *weight } else { 0.0 };
+    }
+    let mut lanes = [0.0_f32; LANES];
+    for half in weights.chunks_exact(LANES) {
+        for (lane, weight) in lanes.iter_mut().zip(half) {
+            *lane += weight;
+        }
+    }
+    *state = [largest, state[1].mul_add(shrink, sum_lanes(lanes))];
+    let dimension = out.len();
+    out.iter_mut().for_each(|value| *value *= shrink);
+    for (key, weight) in weights.iter().enumerate().take(count).skip(first) {
+        let values = &values[key * dimension..][..dimension];
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = weight.mul_add(*value, *out);
+        }
+    }
+}
+
+/// `e^x` within two units in the last place: 2 to the nearest whole power of two's exponent times a polynomial of the rest
+/// (coefficients as in Cephes, Moshier 1989). Below -87.3 it is the smallest normal number, above 88.3 about 2.3e38.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    let x = if x < -87.3 { -87.3 } else { x };
+    let x = if x > 88.3 { 88.3 } else { x };
+    let power = round_to_i32(x * LOG2_E);
+    let whole = power as f32;
+    let rest = whole.mul_add(-LN_2_LOW, whole.mul_add(-LN_2_HIGH, x));
+    let mut polynomial = 1.987_569_1e-4_f32;
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
+        polynomial = polynomial.mul_add(rest, coefficient);
+    }
+    let mantissa = polynomial.mul_add(rest * rest, rest) + 1.0;
+    mantissa * f32::from_bits((power.wrapping_add(127) << 23).cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close_and_monotonous_at_its_ends() {
+        let mut worst = 0.0_f64;
+        for step in -87_000..88_000 {
+            let x = step as f32 / 1000.0;
+            let exact = f64::from(x).exp();
+            worst = worst.max(((f64::from(exp(x)) - exact) / exact).abs());
+        }
+        assert!(worst < 3e-7, "{worst}");
+        assert!(exp(f32::NEG_INFINITY) < 1.3e-38 && exp(1000.0) > 1e38);
+    }
+
+    #[test]
+    fn rounding_is_to_the_nearest_even() {
+        let rounded: Vec<i32> = [0.5, 1.5, 2.5, -0.5, -1.5, 126.6, -127.0].into_iter().map(round_to_i32).collect();
+        assert_eq!(rounded, [0, 2, 2, 0, -2, 127, -127]);
+    }
+}
