@@ -2,6 +2,8 @@
 //!
 //! Owns the states of a child. It must never decide: the core moves it from state to state.
 
+mod table;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use serde::Serialize;
 use super::exit::ExitReason;
 use super::policy::{Policy, Restart, Shutdown};
 use super::protocol::{ChildKey, ChildView, RunId, TimerId};
+pub(super) use table::Table;
 
 /// Restarts of which the reason is kept, for each child: enough to see a pattern, few enough to print.
 pub const LAST_RESTARTS_MAX: usize = 8;
@@ -72,7 +75,8 @@ pub(super) enum State {
 pub(super) struct Child {
     pub(super) key: ChildKey,
     pub(super) policy: Policy,
-    pub(super) state: State,
+    /// The table changes it.
+    state: State,
     pub(super) incarnation: u64,
     pub(super) restarts: u64,
     /// Consecutive ends and failed restarts without a quiet time between.
@@ -96,6 +100,10 @@ impl Child {
         }
     }
 
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
     /// The incarnation that is alive, or may be.
     pub(super) fn run(&self) -> Option<RunId> {
         match &self.state {
@@ -117,6 +125,10 @@ impl Child {
 
     pub(super) fn is_stopped(&self) -> bool {
         matches!(self.state, State::Stopped)
+    }
+
+    pub(super) fn is_backing_off(&self) -> bool {
+        matches!(self.state, State::BackingOff { .. })
     }
 
     /// Whether an operation on it has still to end.

@@ -15,10 +15,9 @@ mod outcome;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::child::{Cancelled, Child, ChildStanding, State};
+use super::child::{Cancelled, Child, ChildStanding, State, Table};
 use super::exit::ExitReason;
 use super::intensity::Window;
-use super::names::ChildId;
 use super::policy::{ChildKind, Policy, Settings, Strategy};
 use super::protocol::{
     Action, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, Report, RunId, TimerId,
@@ -37,8 +36,7 @@ pub const CALLS_WAITING_MAX: usize = 1024;
 pub struct Core {
     settings: Settings,
     template: Option<Policy>,
-    /// In start order.
-    table: Vec<Child>,
+    table: Table,
     window: Window,
     seed: u64,
     phase: Phase,
@@ -76,10 +74,11 @@ enum Pending {
 
 impl Core {
     /// A supervisor before [`Event::Boot`]. The specification must have passed [`Settings::check`]; for
-    /// [`Strategy::Dynamic`] the one child is the template and is not started. `seed` is for the back-off's jitter.
+    /// [`Strategy::Dynamic`] the one child is the template and is not started. Keys ascend, those of children that are
+    /// added later too. `seed` is for the back-off's jitter.
     pub fn new(settings: Settings, children: Vec<(ChildKey, Policy)>, seed: u64) -> Self {
         let mut template = None;
-        let mut table = Vec::new();
+        let mut table = Table::default();
         if settings.strategy == Strategy::Dynamic {
             template = children.into_iter().next().map(|(_, policy)| policy);
         } else {
@@ -118,8 +117,7 @@ impl Core {
             Event::StopRequested => self.end(Ending::Stopped),
         }
         self.pump(now);
-        let backing_off = self.table.iter().any(|child| matches!(child.state, State::BackingOff { .. }));
-        self.window.set_paused(backing_off, now);
+        self.window.set_paused(self.table.is_backing_off(), now);
         std::mem::take(&mut self.effects)
     }
 
@@ -155,20 +153,20 @@ impl Core {
     }
 
     fn child_started(&mut self, run: RunId, now: Duration) {
-        let Some(at) = self.index_of_run(run) else {
+        let Some(at) = self.table.index_of_run(run) else {
             // A start that was given up succeeded after all.
             self.effects.push(Effect::Kill { run });
             return;
         };
-        match self.table[at].state {
+        match *self.table[at].state() {
             State::Starting { .. } => {
                 self.cancel_timer(at);
-                self.table[at].state = State::Running { run, since: now };
+                self.table.enter(at, State::Running { run, since: now });
             }
             State::Cancelling { why, timer, .. } => {
                 self.effects.push(Effect::Kill { run });
-                self.table[at].state =
-                    State::Stopping { run, since: now, killed: true, timer: Some(timer), late: Some(why) };
+                let late = Some(why);
+                self.table.enter(at, State::Stopping { run, since: now, killed: true, timer: Some(timer), late });
             }
             State::Running { .. }
             | State::Stopping { .. }
@@ -179,8 +177,8 @@ impl Core {
     }
 
     fn child_start_failed(&mut self, run: RunId, reason: ExitReason, now: Duration) {
-        let Some(at) = self.index_of_run(run) else { return };
-        match self.table[at].state {
+        let Some(at) = self.table.index_of_run(run) else { return };
+        match *self.table[at].state() {
             State::Starting { .. } => {
                 self.cancel_timer(at);
                 self.start_failed(at, reason, now);
@@ -195,13 +193,12 @@ impl Core {
     }
 
     fn child_exited(&mut self, run: RunId, reason: ExitReason, now: Duration) {
-        let Some(at) = self.index_of_run(run) else { return };
-        match self.table[at].state {
+        let Some(at) = self.table.index_of_run(run) else { return };
+        match *self.table[at].state() {
             State::Running { since, .. } => {
-                let child = &mut self.table[at];
-                child.last_exit = Some(reason.clone());
-                child.state = State::Exited { reason, uptime: now.saturating_sub(since) };
-                self.queue.push_back(Pending::Exit(child.key));
+                self.table[at].last_exit = Some(reason.clone());
+                self.table.enter(at, State::Exited { reason, uptime: now.saturating_sub(since) });
+                self.queue.push_back(Pending::Exit(self.table[at].key));
             }
             State::Stopping { since, late, .. } => {
                 self.cancel_timer(at);
@@ -216,8 +213,8 @@ impl Core {
     }
 
     fn timer_fired(&mut self, timer: TimerId, now: Duration) {
-        let Some(at) = self.table.iter().position(|child| child.timer() == Some(timer)) else { return };
-        match self.table[at].state {
+        let Some(at) = self.table.index_of_timer(timer) else { return };
+        match *self.table[at].state() {
             State::Starting { .. } => self.cancel_start(at, Cancelled::TimedOut),
             State::Cancelling { run, why, .. } => {
                 self.report(at, ExitReason::Unkillable, None, Action::Abandon);
@@ -227,7 +224,7 @@ impl Core {
             State::Stopping { run, since, killed: false, late, .. } => {
                 self.effects.push(Effect::Kill { run });
                 let timer = Some(self.set_timer(KILL_WAIT_MAX));
-                self.table[at].state = State::Stopping { run, since, killed: true, timer, late };
+                self.table.enter(at, State::Stopping { run, since, killed: true, timer, late });
             }
             State::Stopping { run, since, killed: true, late, .. } => {
                 let uptime = now.saturating_sub(since);
@@ -239,7 +236,7 @@ impl Core {
                 }
             }
             State::BackingOff { .. } => {
-                self.table[at].state = State::BackingOff { timer: None };
+                self.table.enter(at, State::BackingOff { timer: None });
                 self.queue.push_back(Pending::Retry(self.table[at].key));
             }
             State::Stopped | State::Running { .. } | State::Exited { .. } => {}
@@ -268,18 +265,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    fn index_of(&self, key: ChildKey) -> Option<usize> {
-        self.table.iter().position(|child| child.key == key)
-    }
-
-    fn index_of_id(&self, id: &ChildId) -> Option<usize> {
-        self.table.iter().position(|child| child.policy.id == *id)
-    }
-
-    fn index_of_run(&self, run: RunId) -> Option<usize> {
-        self.table.iter().position(|child| child.run() == Some(run))
     }
 
     fn set_timer(&mut self, after: Duration) -> TimerId {

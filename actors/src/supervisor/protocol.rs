@@ -13,7 +13,8 @@ use super::exit::ExitReason;
 use super::names::ChildId;
 use super::policy::{ChildKind, Policy, SpecError};
 
-/// An entry of a supervisor's table, never used twice by one supervisor. The performer draws it for children that it adds.
+/// An entry of a supervisor's table, never used twice by one supervisor. The performer draws it for children that it
+/// adds, ascending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChildKey(pub u64);
 

@@ -59,7 +59,7 @@ impl Core {
         if self.table.len() == CHILDREN_MAX {
             return Err(SpecError::TooManyChildren(CHILDREN_MAX + 1).into());
         }
-        match self.index_of_id(&policy.id).map(|at| &self.table[at].state) {
+        match self.table.index_of_id(&policy.id).map(|at| self.table[at].state()) {
             None => Ok(()),
             Some(State::Stopped | State::BackingOff { .. }) => Err(CallError::AlreadyPresent(policy.id.clone())),
             Some(
@@ -73,7 +73,7 @@ impl Core {
     }
 
     fn terminate_child(&mut self, call: CallId, id: &ChildId) -> Result<(), CallError> {
-        let at = self.index_of_id(id).ok_or_else(|| CallError::NotFound(id.clone()))?;
+        let at = self.table.index_of_id(id).ok_or_else(|| CallError::NotFound(id.clone()))?;
         let key = self.table[at].key;
         self.operation = Some(Operation::new(Then::AnswerTerminate { call }).stopping([key]));
         Ok(())
@@ -97,8 +97,8 @@ impl Core {
         if self.settings.strategy == Strategy::Dynamic {
             return Err(CallError::Dynamic);
         }
-        let at = self.index_of_id(id).ok_or_else(|| CallError::NotFound(id.clone()))?;
-        match self.table[at].state {
+        let at = self.table.index_of_id(id).ok_or_else(|| CallError::NotFound(id.clone()))?;
+        match *self.table[at].state() {
             State::Stopped => Ok(at),
             State::BackingOff { .. } => Err(CallError::Restarting(id.clone())),
             State::Starting { .. }

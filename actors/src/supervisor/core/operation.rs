@@ -19,7 +19,7 @@ pub(super) struct Operation {
     pub(super) together: bool,
     /// Children still to be started, the next one first.
     pub(super) starts: VecDeque<ChildKey>,
-    /// Children that must settle before the next step.
+    /// Children that must settle before the next step; those that have settled may still be among them.
     pub(super) waiting: Vec<ChildKey>,
     pub(super) then: Then,
 }
@@ -63,10 +63,10 @@ impl Core {
     pub(super) fn advance(&mut self) -> bool {
         let Some(mut operation) = self.operation.take() else { return true };
         loop {
-            operation.waiting.retain(|key| {
-                let child = self.table.iter().find(|child| child.key == *key);
-                child.is_some_and(|child| child.is_in_transition())
-            });
+            // One look at each child, not at all that wait at each end: thousands are stopped together.
+            while operation.waiting.last().is_some_and(|key| !self.is_in_transition(*key)) {
+                operation.waiting.pop();
+            }
             if !operation.waiting.is_empty() {
                 self.operation = Some(operation);
                 return false;
@@ -90,6 +90,10 @@ impl Core {
         }
     }
 
+    fn is_in_transition(&self, key: ChildKey) -> bool {
+        self.table.index_of(key).is_some_and(|at| self.table[at].is_in_transition())
+    }
+
     fn conclude(&mut self, then: Then) {
         match then {
             Then::Boot => {
@@ -111,10 +115,10 @@ impl Core {
     }
 
     fn back_off(&mut self, key: ChildKey, delay: Duration, again: bool) {
-        let Some(at) = self.index_of(key) else { return };
+        let Some(at) = self.table.index_of(key) else { return };
         if !delay.is_zero() {
             let timer = Some(self.set_timer(delay));
-            self.table[at].state = State::BackingOff { timer };
+            self.table.enter(at, State::BackingOff { timer });
         } else if again {
             // As in OTP, a restart that failed is tried again only after what already waits.
             self.queue.push_back(Pending::Retry(key));
@@ -124,8 +128,8 @@ impl Core {
     }
 
     fn begin_start(&mut self, key: ChildKey) {
-        let Some(at) = self.index_of(key) else { return };
-        match self.table[at].state {
+        let Some(at) = self.table.index_of(key) else { return };
+        match *self.table[at].state() {
             State::Stopped | State::BackingOff { .. } => {}
             State::Starting { .. }
             | State::Cancelling { .. }
@@ -140,20 +144,20 @@ impl Core {
         let incarnation = self.table[at].incarnation;
         self.effects.push(Effect::Start { key, run, incarnation });
         let timer = self.table[at].policy.start_timeout.map(|after| self.set_timer(after));
-        self.table[at].state = State::Starting { run, timer };
+        self.table.enter(at, State::Starting { run, timer });
     }
 
     fn begin_stop(&mut self, key: ChildKey) {
-        let Some(at) = self.index_of(key) else { return };
-        match self.table[at].state.clone() {
+        let Some(at) = self.table.index_of(key) else { return };
+        match self.table[at].state().clone() {
             State::Stopped => {}
             State::Starting { .. } => self.cancel_start(at, Cancelled::Unwanted),
             State::Cancelling { run, timer, .. } => {
-                self.table[at].state = State::Cancelling { run, timer, why: Cancelled::Unwanted };
+                self.table.enter(at, State::Cancelling { run, timer, why: Cancelled::Unwanted });
             }
             State::Stopping { run, since, killed, timer, late } => {
                 let late = late.map(|_| Cancelled::Unwanted);
-                self.table[at].state = State::Stopping { run, since, killed, timer, late };
+                self.table.enter(at, State::Stopping { run, since, killed, timer, late });
             }
             State::Running { run, since } => {
                 let (killed, wait) = match self.table[at].policy.shutdown {
@@ -163,7 +167,7 @@ impl Core {
                 };
                 self.effects.push(if killed { Effect::Kill { run } } else { Effect::Stop { run } });
                 let timer = wait.map(|after| self.set_timer(after));
-                self.table[at].state = State::Stopping { run, since, killed, timer, late: None };
+                self.table.enter(at, State::Stopping { run, since, killed, timer, late: None });
             }
             State::Exited { reason, uptime } => self.stop_done(at, reason, uptime),
             State::BackingOff { .. } => {
@@ -174,11 +178,11 @@ impl Core {
     }
 
     pub(super) fn cancel_start(&mut self, at: usize, why: Cancelled) {
-        let State::Starting { run, .. } = self.table[at].state else { return };
+        let State::Starting { run, .. } = *self.table[at].state() else { return };
         self.cancel_timer(at);
         self.effects.push(Effect::CancelStart { run });
         let timer = self.set_timer(KILL_WAIT_MAX);
-        self.table[at].state = State::Cancelling { run, why, timer };
+        self.table.enter(at, State::Cancelling { run, why, timer });
     }
 
     /// A child that was being stopped has ended.
@@ -196,7 +200,7 @@ impl Core {
 
     /// The child is down: its entry stays if its specification is worth keeping.
     pub(super) fn drop_or_keep(&mut self, at: usize) {
-        self.table[at].state = State::Stopped;
+        self.table.enter(at, State::Stopped);
         let temporary = self.table[at].policy.restart == Restart::Temporary;
         if temporary || self.settings.strategy == Strategy::Dynamic {
             self.forget(at);

@@ -4,9 +4,10 @@
 //! Owns the rules of OTP's `do_restart`, `restart` and `do_auto_shutdown`. It must never order a start or a stop itself;
 //! it makes operations.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use super::super::child::{Cancelled, State};
+use super::super::child::{Cancelled, Child, State};
 use super::super::exit::ExitReason;
 use super::super::policy::{AutoShutdown, Restart, Strategy};
 use super::super::protocol::{Action, CallError, ChildKey, Ending};
@@ -50,8 +51,8 @@ impl Core {
 
     /// A child ended by itself and its turn has come. If its group was stopped meanwhile, that took care of it.
     pub(super) fn act_on_exit(&mut self, key: ChildKey, now: Duration) {
-        let Some(at) = self.index_of(key) else { return };
-        let State::Exited { reason, uptime } = self.table[at].state.clone() else { return };
+        let Some(at) = self.table.index_of(key) else { return };
+        let State::Exited { reason, uptime } = self.table[at].state().clone() else { return };
         let restart = match self.table[at].policy.restart {
             Restart::Permanent => true,
             Restart::Transient => reason.is_abnormal(),
@@ -82,7 +83,7 @@ impl Core {
         let key = self.table[at].key;
         let id = self.table[at].policy.id.clone();
         self.table[at].last_exit = Some(reason.clone());
-        self.table[at].state = State::Stopped;
+        self.table.enter(at, State::Stopped);
         if self.phase == Phase::Ending {
             self.drop_or_keep(at);
             return;
@@ -121,13 +122,13 @@ impl Core {
 
     /// A child's back-off is over: restart its group, unless it was stopped meanwhile, or waits anew.
     pub(super) fn retry(&mut self, key: ChildKey) {
-        let Some(at) = self.index_of(key) else { return };
+        let Some(at) = self.table.index_of(key) else { return };
         if !matches!(self.table[at].state, State::BackingOff { timer: None }) {
             return;
         }
-        let starts: Vec<ChildKey> = self.group(at).iter().map(|(key, _)| *key).collect();
-        let stops = self.others_to_stop(at);
-        self.operation = Some(Operation::new(Then::Restarted).stopping(stops).starting(starts));
+        let starts = self.group(at).map(|member| self.table[member].key);
+        let operation = Operation::new(Then::Restarted).stopping(self.others_to_stop(at)).starting(starts);
+        self.operation = Some(operation);
     }
 
     /// Counts a restart and prepares it, or gives up. `uptime` is `None` for a restart that failed.
@@ -151,35 +152,35 @@ impl Core {
         self.report(at, reason.clone(), uptime, Action::Restart { after: delay });
         let child = &mut self.table[at];
         child.note_restart(reason, now);
-        child.state = State::BackingOff { timer: None };
         let key = child.key;
-        let stops = self.others_to_stop(at);
-        self.operation = Some(Operation::new(Then::BackOff { key, delay, again }).stopping(stops));
+        self.table.enter(at, State::BackingOff { timer: None });
+        let operation = Operation::new(Then::BackOff { key, delay, again }).stopping(self.others_to_stop(at));
+        self.operation = Some(operation);
     }
 
     /// Whether a significant child runs, or will again: one that is down only because its group waits for its restart
     /// has not ended by itself.
     fn is_significant_left(&self) -> bool {
-        let waiting = self.table.iter().position(|child| matches!(child.state, State::BackingOff { .. }));
+        let waiting = self.table.iter().position(Child::is_backing_off);
         // The first that waits has the largest group.
-        let due = waiting.map_or_else(Vec::new, |at| self.group(at));
-        self.table.iter().any(|child| {
-            child.policy.significant && (!child.is_stopped() || due.iter().any(|(key, _)| *key == child.key))
-        })
+        let due = waiting.map_or(0..0, |at| self.group(at));
+        (0..)
+            .zip(self.table.iter())
+            .any(|(at, child)| child.policy.significant && (!child.is_stopped() || due.contains(&at)))
     }
 
-    /// The children that are restarted with this one, itself included, in start order; and whether each is down.
-    fn group(&self, at: usize) -> Vec<(ChildKey, bool)> {
-        let members = match self.settings.strategy {
-            Strategy::OneForOne | Strategy::Dynamic => &self.table[at..=at],
-            Strategy::OneForAll => &self.table[..],
-            Strategy::RestForOne => &self.table[at..],
-        };
-        members.iter().map(|child| (child.key, child.is_stopped())).collect()
+    /// The places of the children that are restarted with this one, itself included, in start order.
+    fn group(&self, at: usize) -> Range<usize> {
+        match self.settings.strategy {
+            Strategy::OneForOne | Strategy::Dynamic => at..at + 1,
+            Strategy::OneForAll => 0..self.table.len(),
+            Strategy::RestForOne => at..self.table.len(),
+        }
     }
 
-    fn others_to_stop(&self, at: usize) -> Vec<ChildKey> {
-        let own = self.table[at].key;
-        self.group(at).into_iter().rev().filter(|(key, down)| *key != own && !down).map(|(key, _)| key).collect()
+    /// Last first.
+    fn others_to_stop(&self, at: usize) -> impl Iterator<Item = ChildKey> {
+        let up = move |member: &usize| *member != at && !self.table[*member].is_stopped();
+        self.group(at).rev().filter(up).map(|member| self.table[member].key)
     }
 }
