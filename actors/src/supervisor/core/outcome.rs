@@ -123,7 +123,7 @@ impl Core {
     /// A child's back-off is over: restart its group, unless it was stopped meanwhile, or waits anew.
     pub(super) fn retry(&mut self, key: ChildKey) {
         let Some(at) = self.table.index_of(key) else { return };
-        if !matches!(self.table[at].state, State::BackingOff { timer: None }) {
+        if !matches!(self.table[at].state(), State::BackingOff { timer: None }) {
             return;
         }
         let starts = self.group(at).map(|member| self.table[member].key);
