@@ -1,10 +1,10 @@
 //! What supervision costs: a bare linked ractor actor, a child of the crate `ractor-supervisor`, a child of ours.
 //!
-//! Prints a table and a line of JSON, judges nothing: `cargo bench -p halm-actors --features rival
-//! --bench supervision`.
-//! The subjects take turns within one run, so that what else the machine does hits all of them; figures are medians over
-//! the rounds. `HALM_BENCH_ROUNDS` sets another number of rounds; a word behind `--` picks the subjects that have it in
-//! their names.
+//! Prints a table and a line of JSON, judges nothing:
+//! `cargo bench -p halm-actors --features rival --bench supervision`.
+//! The subjects take turns within one run, so that what else the machine does hits all of them. Figures are medians
+//! over the rounds, and the least of them, which is what a busy machine disturbs least. `HALM_BENCH_ROUNDS` sets another
+//! number of rounds; a word behind `--` picks the subjects that have it in their names.
 //!
 //! All subjects supervise the same actor, and a time ends when that actor's `pre_start` says so, not when a supervisor
 //! does. It crashes by returning an error, which costs all of them the same; a panic would measure unwinding.
@@ -68,10 +68,11 @@ impl Figures {
         self.0.entry(what).or_default().push(began.elapsed().as_secs_f64() * 1e6 / f64::from(count));
     }
 
-    fn median(&self, what: &str) -> Option<f64> {
+    /// Median and least.
+    fn summary(&self, what: &str) -> Option<(f64, f64)> {
         let mut figures = self.0.get(what)?.clone();
         figures.sort_by(f64::total_cmp);
-        Some(figures[figures.len() / 2])
+        Some((figures[figures.len() / 2], figures[0]))
     }
 }
 
@@ -160,7 +161,7 @@ fn main() {
         }
         speeds.round();
     }
-    println!("µs per child, {CHILDREN} children, medians of {} rounds", rounds());
+    println!("µs per child, {CHILDREN} children, medians (and least) of {} rounds", rounds());
     let mut lines = Vec::new();
     for ((place, _), contests) in runtimes.iter().zip(&contests) {
         print!("{place:<28}");
@@ -169,9 +170,14 @@ fn main() {
         for contest in contests {
             print!("  {:<26}", contest.name);
             for column in COLUMNS {
-                let figure = contest.figures.median(column);
-                print!("{:>20}", figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.1}")));
-                lines.push(json!({"on": place, "subject": contest.name, "figure": column, "us_per_child": figure}));
+                let summary = contest.figures.summary(column);
+                let text =
+                    summary.map_or_else(|| "–".to_owned(), |(median, least)| format!("{median:.1} ({least:.1})"));
+                print!("{text:>20}");
+                let (median, least) = summary.unzip();
+                lines.push(json!({
+                    "on": place, "subject": contest.name, "figure": column, "median_us": median, "least_us": least,
+                }));
             }
             println!();
         }

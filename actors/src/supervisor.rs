@@ -21,6 +21,7 @@ mod policy;
 mod process_end;
 mod protocol;
 mod root;
+mod serial;
 mod shell;
 mod spec;
 mod watched;

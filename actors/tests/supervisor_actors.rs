@@ -222,6 +222,26 @@ async fn a_tree_whose_root_is_stopped_by_ractor_stops_in_reverse_too() {
 }
 
 #[tokio::test]
+async fn a_root_stopped_by_ractor_kills_the_child_that_was_being_stopped_already() {
+    let diary = Diary::new();
+    let limit = Duration::from_millis(200);
+    let spec = patient(Strategy::OneForOne).child(diary.probe("a").shutdown(Shutdown::Timeout(limit)));
+    let mut root = Supervisor::start_root("root", spec).await.expect("starts");
+    diary.send("a", ProbeMsg::Hang);
+    diary.contains("a hangs").await;
+    let stopping = async {
+        // Behind the call in the mailbox, so the limit is running when it is answered.
+        tokio::task::yield_now().await;
+        root.supervisor().count_children().await.expect("answers");
+        root.cell().stop(None);
+    };
+    let (terminated, ()) = tokio::join!(root.supervisor().terminate_child("a"), stopping);
+    assert!(terminated.is_err(), "the call was answered though the supervisor had been stopped");
+    let stopped = tokio::time::timeout(Duration::from_secs(20), root.stopped()).await;
+    assert_eq!(stopped, Ok(Ended::Shutdown), "a child that hangs was waited for without limit");
+}
+
+#[tokio::test]
 async fn escalation_climbs_with_its_chain_of_causes() {
     let diary = Diary::new();
     let mut root = Supervisor::start_root("root", nested(&diary)).await.expect("starts");

@@ -74,7 +74,7 @@ impl ChildPath {
 
     /// The path of a child of this place.
     pub fn child(&self, id: &ChildId) -> Self {
-        Self(Arc::from(format!("{}/{}", self.0, id)))
+        Self(Arc::from([&*self.0, "/", id.as_str()].concat()))
     }
 
     /// The path as text.

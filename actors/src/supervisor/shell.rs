@@ -11,15 +11,14 @@
 mod farewell;
 mod snapshot;
 mod start;
+mod timers;
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::core::Core;
@@ -27,9 +26,10 @@ use super::exit::{Escalation, ExitReason};
 use super::names::{ChildId, ChildPath};
 use super::policy::{CHILDREN_MAX, SpecError};
 use super::protocol::{
-    Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, Report, RunId, TimerId,
+    Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, Report, RunId,
 };
 use super::root::Ended;
+use super::serial::SerialMap;
 use super::spec::{Argument, ChildSpec, Spawned, StartContext, StartFn, SupervisorSpec};
 use super::watched::{Watched, failure, spawn_failure};
 use crate::address::Address;
@@ -38,8 +38,10 @@ use crate::mailbox::Mailbox;
 use crate::tasks::{Tasks, TooManyTasks};
 use crate::tree::TreeNode;
 use crate::vitals::Vitals;
+use start::{Order, Starter};
+use timers::Timers;
 
-/// Tasks of one supervisor: a timer for each child, and room for starts and snapshots under way.
+/// Tasks of one supervisor: a start that was given up and hangs for each child, and room for an alarm and snapshots.
 const TASKS_MAX: usize = CHILDREN_MAX + 128;
 
 /// Ends of actors that are not known yet, kept while a start is under way. More than this are not children of ours; an
@@ -60,8 +62,8 @@ pub(super) enum Msg {
     Stop,
     /// A start ended.
     StartReported { run: RunId, outcome: Result<Spawned, start::NotStarted> },
-    /// A timer's time is over.
-    TimerFired(TimerId),
+    /// The time of the first timer is over, unless it was cancelled.
+    AlarmRang,
     /// Add a child.
     StartChild { spec: ChildSpec, reply: CallReply },
     /// Add a child from the template.
@@ -89,7 +91,7 @@ pub(super) struct Shell;
 pub(super) struct Birth {
     path: ChildPath,
     core: Core,
-    recipes: HashMap<ChildKey, Recipe>,
+    recipes: SerialMap<ChildKey, Recipe>,
     template: Option<StartFn>,
     crashes: CrashHistory,
     ready: oneshot::Sender<Result<(), ExitReason>>,
@@ -112,28 +114,25 @@ struct Run {
     child: Option<Spawned>,
 }
 
-impl Run {
-    fn is_starting(&self) -> bool {
-        self.child.is_none()
-    }
-}
-
 pub(super) struct State {
     core: Core,
     path: ChildPath,
     myself: ActorRef<SupervisorMsg>,
     tasks: Tasks,
     born: Instant,
-    recipes: HashMap<ChildKey, Recipe>,
+    recipes: SerialMap<ChildKey, Recipe>,
     template: Option<StartFn>,
-    runs: HashMap<RunId, Run>,
-    actors: HashMap<ActorId, RunId>,
+    runs: SerialMap<RunId, Run>,
+    actors: SerialMap<ActorId, RunId>,
     /// Ends that ractor told before the start reported. Invariant: empty while no start is under way.
-    early: HashMap<ActorId, Crash>,
+    early: SerialMap<ActorId, Crash>,
     /// What is known of each child's last end, until a report shows it. Invariant: only children of the table.
-    evidence: HashMap<ChildKey, (u64, Evidence)>,
-    timers: HashMap<TimerId, AbortHandle>,
-    calls: HashMap<CallId, (ChildId, CallReply)>,
+    evidence: SerialMap<ChildKey, (u64, Evidence)>,
+    /// Starts that have not reported.
+    starting: usize,
+    starter: Option<Starter>,
+    timers: Timers,
+    calls: SerialMap<CallId, (ChildId, CallReply)>,
     crashes: CrashHistory,
     ready: Option<oneshot::Sender<Result<(), ExitReason>>>,
     ended: Option<watch::Sender<Option<Ended>>>,
@@ -161,7 +160,7 @@ pub(super) async fn spawn(
 ) -> Result<(ActorRef<SupervisorMsg>, oneshot::Receiver<Result<(), ExitReason>>), Crash> {
     let invalid = |error: SpecError| ExitReason::InvalidSpec { message: error.to_string() };
     let (settings, children) = spec.into_parts().map_err(invalid)?;
-    let mut recipes = HashMap::new();
+    let mut recipes = SerialMap::default();
     let mut policies = Vec::new();
     let mut template = None;
     for (number, (policy, start)) in (0..).zip(children) {
@@ -250,12 +249,14 @@ impl State {
             keys_total: u64::try_from(birth.recipes.len()).unwrap_or(u64::MAX),
             recipes: birth.recipes,
             template: birth.template,
-            runs: HashMap::new(),
-            actors: HashMap::new(),
-            early: HashMap::new(),
-            evidence: HashMap::new(),
-            timers: HashMap::new(),
-            calls: HashMap::new(),
+            runs: SerialMap::default(),
+            actors: SerialMap::default(),
+            early: SerialMap::default(),
+            evidence: SerialMap::default(),
+            starting: 0,
+            starter: None,
+            timers: Timers::default(),
+            calls: SerialMap::default(),
             crashes: birth.crashes,
             ready: Some(birth.ready),
             ended: birth.ended,
@@ -270,10 +271,7 @@ impl State {
             Msg::Boot => self.feed(Event::Boot),
             Msg::Stop => self.feed(Event::StopRequested),
             Msg::StartReported { run, outcome } => self.start_reported(run, outcome),
-            Msg::TimerFired(timer) => {
-                self.timers.remove(&timer);
-                self.feed(Event::TimerFired { timer })
-            }
+            Msg::AlarmRang => self.alarm_rang(),
             Msg::StartChild { spec, reply } => self.start_child(spec, reply),
             Msg::StartDynamic { argument, reply } => self.start_dynamic(argument, reply),
             Msg::TerminateChild { id, reply } => self.call(id.clone(), Change::Terminate(id), reply),
@@ -301,7 +299,15 @@ impl State {
         for effect in self.core.handle(event, self.born.elapsed()) {
             self.perform(effect)?;
         }
-        Ok(())
+        self.timers.set_alarm(&mut self.tasks, &self.myself)
+    }
+
+    fn alarm_rang(&mut self) -> Result<(), TooManyTasks> {
+        let now = self.timers.rang();
+        while let Some(timer) = self.timers.take_due(now) {
+            self.feed(Event::TimerFired { timer })?;
+        }
+        self.timers.set_alarm(&mut self.tasks, &self.myself)
     }
 
     fn perform(&mut self, effect: Effect) -> Result<(), TooManyTasks> {
@@ -328,16 +334,8 @@ impl State {
                     self.runs.remove(&run);
                 }
             }
-            Effect::SetTimer { timer, after } => {
-                let message = SupervisorMsg(Msg::TimerFired(timer));
-                let handle = self.tasks.send_after(after, &self.myself, message)?;
-                self.timers.insert(timer, handle);
-            }
-            Effect::CancelTimer { timer } => {
-                if let Some(handle) = self.timers.remove(&timer) {
-                    handle.abort();
-                }
-            }
+            Effect::SetTimer { timer, after } => self.timers.set(timer, after),
+            Effect::CancelTimer { timer } => self.timers.cancel(timer),
             Effect::Forget { key } => {
                 self.recipes.remove(&key);
                 self.evidence.remove(&key);
@@ -367,18 +365,21 @@ impl State {
         let context = StartContext::new(path, incarnation, self.myself.get_cell(), self.crashes.clone())
             .with_argument(recipe.argument.clone());
         let (cancel, cancelled) = oneshot::channel();
-        let starting = start::start(Arc::clone(&recipe.start), context, cancelled);
-        let myself = Mailbox::of(&self.myself);
+        let order = Order { run, start: Arc::clone(&recipe.start), context, cancelled };
+        // One that still makes a start that was given up is left to it.
+        let starter = match self.starter.take_if(|_| self.starting == 0) {
+            Some(free) => free,
+            None => Starter::spawn(&mut self.tasks, Mailbox::of(&self.myself))?,
+        };
+        starter.order(order);
+        self.starter = Some(starter);
+        self.starting += 1;
         self.runs.insert(run, Run { key, incarnation, cancel: Some(cancel), child: None });
-        self.tasks.spawn_named("start", async move {
-            let outcome = starting.await;
-            // If nobody takes the child, dropping it kills it.
-            let _ = myself.send(SupervisorMsg(Msg::StartReported { run, outcome }));
-        })?;
         Ok(())
     }
 
     fn start_reported(&mut self, run: RunId, outcome: Result<Spawned, start::NotStarted>) -> Result<(), TooManyTasks> {
+        self.starting -= 1;
         match outcome {
             Ok(child) => {
                 let (actor, cell) = (child.cell.get_id(), child.cell.clone());
@@ -404,7 +405,7 @@ impl State {
                 self.feed(Event::ChildStartFailed { run, reason })?;
             }
         }
-        if !self.runs.values().any(Run::is_starting) {
+        if self.starting == 0 {
             self.early.clear();
         }
         Ok(())
@@ -421,8 +422,7 @@ impl State {
             };
             return self.feed(Event::ChildExited { run: id, reason });
         }
-        let start_under_way = self.runs.values().any(Run::is_starting);
-        if start_under_way && self.early.len() < EARLY_EXITS_MAX {
+        if self.starting > 0 && self.early.len() < EARLY_EXITS_MAX {
             self.early.insert(actor, crash);
         }
         Ok(())

@@ -4,12 +4,13 @@
 //! state behind the indexes' back; [`Table::enter`] is the only way. An event then costs the same under four thousand
 //! children as under ten.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 
 use super::{Child, State};
 use crate::supervisor::names::ChildId;
 use crate::supervisor::protocol::{ChildKey, RunId, TimerId};
+use crate::supervisor::serial::SerialMap;
 
 /// The children. Places count from 0 in start order, and hold until a child is removed.
 #[derive(Clone, Debug, Default)]
@@ -18,9 +19,9 @@ pub(in crate::supervisor) struct Table {
     children: Vec<(ChildKey, Box<Child>)>,
     ids: HashMap<ChildId, ChildKey>,
     /// Invariant: holds [`Child::run`] of every child that has one.
-    runs: BTreeMap<RunId, ChildKey>,
+    runs: SerialMap<RunId, ChildKey>,
     /// Invariant: holds [`Child::timer`] of every child that has one.
-    timers: BTreeMap<TimerId, ChildKey>,
+    timers: SerialMap<TimerId, ChildKey>,
     /// Invariant: how many children are in [`State::BackingOff`].
     backing_off: usize,
 }

@@ -3,7 +3,7 @@
 //! Owns driving the core when the mailbox is closed already: in `post_stop` ractor delivers nothing, so ends are seen by
 //! waiting for the actors, and their reasons are lost. It must never be the usual way; supervisors stop by message.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::super::exit::ExitReason;
-use super::super::protocol::{Effect, Event, RunId, TimerId};
+use super::super::protocol::{Effect, Event, RunId};
 use super::State;
 
 /// A wait that never ends is woken this often to look again; nothing depends on it.
@@ -19,7 +19,6 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 impl State {
     pub(super) async fn take_leave(&mut self) {
-        let mut deadlines: BTreeMap<TimerId, Instant> = BTreeMap::new();
         let mut deaths = FuturesUnordered::new();
         for (run, living) in &self.runs {
             if let Some(child) = &living.child {
@@ -34,13 +33,11 @@ impl State {
         let mut events = VecDeque::from([Event::StopRequested]);
         while !self.core.has_ended() {
             let Some(event) = events.pop_front() else {
-                let next = deadlines.iter().min_by_key(|(_, at)| **at).map(|(timer, at)| (*timer, *at));
-                let wake = next.map_or_else(|| Instant::now() + IDLE, |(_, at)| at);
+                let wake = self.timers.next().unwrap_or_else(|| Instant::now() + IDLE);
                 tokio::select! {
                     Some(run) = deaths.next() => events.push_back(self.death_of(run)),
                     () = tokio::time::sleep_until(wake) => {
-                        if let Some((timer, _)) = next {
-                            deadlines.remove(&timer);
+                        if let Some(timer) = self.timers.take_due(wake) {
                             events.push_back(Event::TimerFired { timer });
                         }
                     }
@@ -49,25 +46,21 @@ impl State {
             };
             for effect in self.core.handle(event, self.born.elapsed()) {
                 match effect {
-                    Effect::SetTimer { timer, after } => {
-                        deadlines.insert(timer, Instant::now() + after);
-                    }
-                    Effect::CancelTimer { timer } => {
-                        deadlines.remove(&timer);
-                    }
                     Effect::CancelStart { run } => {
                         // Its report would come by message; dropping the cancel handle ends it.
                         self.runs.remove(&run);
                         events.push_back(Event::ChildStartFailed { run, reason: ExitReason::Cancelled });
                     }
-                    Effect::Stop { .. }
+                    Effect::SetTimer { .. }
+                    | Effect::CancelTimer { .. }
+                    | Effect::Stop { .. }
                     | Effect::Kill { .. }
                     | Effect::Abandon { .. }
                     | Effect::Forget { .. }
                     | Effect::Report(_)
                     | Effect::Reply { .. }
                     | Effect::Terminate { .. } => {
-                        // Only starts and timers need tasks.
+                        // Only starts need tasks.
                         let _ = self.perform(effect);
                     }
                     // An ending supervisor starts nothing.

@@ -1,0 +1,82 @@
+//! A supervisor's timers: one task that sleeps until the first of them, rather than one task each.
+//!
+//! Owns when which timer is due. It must never feed the core: it says what is due, and the shell does. Nearly every
+//! timer is a limit that is not reached, so setting and cancelling one must cost next to nothing; a task that wakes up
+//! for a timer that was cancelled costs less than a task for each.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ractor::ActorRef;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::super::protocol::TimerId;
+use super::super::serial::SerialMap;
+use super::{Msg, SupervisorMsg};
+use crate::mailbox::Mailbox;
+use crate::tasks::{Tasks, TooManyTasks};
+
+#[derive(Default)]
+pub(super) struct Timers {
+    /// Invariant: the same timers as `times`.
+    due: BTreeSet<(Instant, TimerId)>,
+    times: SerialMap<TimerId, Instant>,
+    /// Invariant: not later than the first timer.
+    alarm: Option<(Instant, AbortHandle)>,
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: TimerId, after: Duration) {
+        let at = Instant::now() + after;
+        self.times.insert(timer, at);
+        self.due.insert((at, timer));
+    }
+
+    pub(super) fn cancel(&mut self, timer: TimerId) {
+        if let Some(at) = self.times.remove(&timer) {
+            self.due.remove(&(at, timer));
+        }
+    }
+
+    /// When the first timer is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the first timer if it is due at this time.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<TimerId> {
+        let (_, timer) = *self.due.first().filter(|(at, _)| *at <= now)?;
+        self.cancel(timer);
+        Some(timer)
+    }
+
+    /// Sees to it that [`Msg::AlarmRang`] comes when the first timer is due, or before.
+    pub(super) fn set_alarm(
+        &mut self,
+        tasks: &mut Tasks,
+        myself: &ActorRef<SupervisorMsg>,
+    ) -> Result<(), TooManyTasks> {
+        let Some(at) = self.next() else { return Ok(()) };
+        if self.alarm.as_ref().is_some_and(|(set, _)| *set <= at) {
+            return Ok(());
+        }
+        if let Some((_, later)) = self.alarm.take() {
+            later.abort();
+        }
+        let myself = Mailbox::of(myself);
+        let sleeping = tasks.spawn_named("alarm", async move {
+            tokio::time::sleep_until(at).await;
+            // A supervisor that is gone needs no alarm.
+            let _ = myself.send(SupervisorMsg(Msg::AlarmRang));
+        })?;
+        self.alarm = Some((at, sleeping));
+        Ok(())
+    }
+
+    /// The alarm rang; says for which time, which the clock may not show yet by a fraction of a millisecond.
+    pub(super) fn rang(&mut self) -> Instant {
+        let now = Instant::now();
+        self.alarm.take().map_or(now, |(at, _)| at.max(now))
+    }
+}
