@@ -26,8 +26,8 @@ use crate::threads::Pool;
 pub(crate) use architecture::{Architecture, FAMILIES};
 use cache::Cache;
 use pass::Pass;
-use weights::Weights;
 pub use weights::TensorError;
+use weights::Weights;
 
 /// Sequences open at once, at most; the dispatcher gives a worker far fewer, and this bounds what a leak could take.
 const SEQUENCES_OPEN_MAX: usize = 64;

@@ -201,7 +201,10 @@ impl Generation {
     }
 
     /// The sequence that it computes in, opened when it is first needed.
-    pub(crate) fn sequence_or(&mut self, open: impl FnOnce() -> Result<SequenceId, StepError>) -> Result<SequenceId, StepError> {
+    pub(crate) fn sequence_or(
+        &mut self,
+        open: impl FnOnce() -> Result<SequenceId, StepError>,
+    ) -> Result<SequenceId, StepError> {
         match self.stage {
             Stage::Running { sequence, .. } => Ok(sequence),
             Stage::Over(_) => Err(StepError::NotRunning),

@@ -255,11 +255,9 @@ impl Keys<'_> {
             Some(_) | None => self.metadata.float(&name)?.map(f64::from),
         };
         match value {
-            Some(value) if !(value.is_finite() && value > 0.0) => Err(GgufError::BadValue {
-                key: name,
-                value: value.to_string(),
-                allowed: "a finite number above 0",
-            }),
+            Some(value) if !(value.is_finite() && value > 0.0) => {
+                Err(GgufError::BadValue { key: name, value: value.to_string(), allowed: "a finite number above 0" })
+            }
             Some(_) | None => Ok(value),
         }
     }

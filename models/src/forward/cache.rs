@@ -61,8 +61,7 @@ impl Layout {
 
 impl Cache {
     pub(super) fn new(architecture: &Architecture) -> Self {
-        let layout =
-            Layout { layers: architecture.blocks, kv_heads: architecture.kv_heads, head: architecture.head };
+        let layout = Layout { layers: architecture.blocks, kv_heads: architecture.kv_heads, head: architecture.head };
         Self { layout, pages: Vec::new(), free: Vec::new(), sequences: BTreeMap::new(), opened: 0 }
     }
 

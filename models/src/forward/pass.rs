@@ -9,10 +9,10 @@ use std::ops::Range;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::ROWS_MAX;
 use super::architecture::{Activation, Architecture, RopePairs};
 use super::cache::{Cache, Layout};
 use super::weights::{Layer, Projection, Weights};
-use super::ROWS_MAX;
 use crate::engine::Chunk;
 use crate::kernel::{self, BLOCK, COLUMNS, Isa, KEYS, Packed, Rows, SharedRows};
 use crate::shared::Shared;
@@ -126,8 +126,7 @@ impl Pass {
             let pages = cache.pages_of(chunk.sequence).to_vec();
             parts.push(Part { rows: first..rows.len(), start, pages, wants_logits: chunk.wants_logits });
         }
-        let wanted: Vec<usize> =
-            parts.iter().filter(|part| part.wants_logits).map(|part| part.rows.end - 1).collect();
+        let wanted: Vec<usize> = parts.iter().filter(|part| part.wants_logits).map(|part| part.rows.end - 1).collect();
         let mut logits = vec![0.0; wanted.len() * architecture.vocabulary];
         let layout = cache.layout();
         let pages = cache.shared();

@@ -1,0 +1,110 @@
+//! The pass gives the same bits however a sequence comes to be computed, and what it computes is what the architecture
+//! says, by an independent and naive reading of it.
+
+use std::num::NonZeroUsize;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::Chunk;
+use crate::gguf::MappedGguf;
+use crate::tiny::{self, Family};
+use crate::tokenizer::TokenId;
+
+fn network(family: Family, threads: usize, isa: Isa) -> Network {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), tiny::tiny(family, 1).encode()).expect("a few kilobytes fit");
+    let mapped = MappedGguf::open(file.path()).expect("it is sound");
+    let threads = NonZeroUsize::new(threads).expect("above zero");
+    Network::load(&mapped, tiny::VOCABULARY, None, threads, isa).expect("it loads")
+}
+
+fn tokens(seed: u64, count: usize) -> Vec<TokenId> {
+    let token = |at| (crate::sampler::uniform(seed, 0, at) * tiny::VOCABULARY as f64) as u32;
+    (0..count as u64).map(|at| TokenId::from(token(at))).collect()
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|logit| logit.to_bits()).collect()
+}
+
+/// The logits after every token, computed token by token, alone.
+fn one_by_one(network: &mut Network, tokens: &[TokenId]) -> Vec<Vec<u32>> {
+    let sequence = network.open().expect("there is room");
+    let logits = tokens
+        .chunks(1)
+        .map(|tokens| bits(&network.step(&[Chunk { sequence, tokens, wants_logits: true }]).expect("it computes")[0]))
+        .collect();
+    network.close(sequence);
+    logits
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_sequence_has_the_same_bits_in_any_chunks_any_company_and_on_any_threads(
+        family in prop::sample::select(Family::ALL.to_vec()),
+        isa in prop::sample::select(Isa::available()),
+        threads in 1_usize..=3,
+        lengths in prop::collection::vec(1_usize..90, 1..5),
+        cuts in prop::collection::vec(1_usize..40, 1..60),
+    ) {
+        let mut plain = network(family, 1, Isa::Plain);
+        let texts: Vec<_> = (0..).zip(&lengths).map(|(seed, length)| tokens(seed, *length)).collect();
+        let expected: Vec<_> = texts.iter().map(|text| one_by_one(&mut plain, text)).collect();
+
+        let mut network = network(family, threads, isa);
+        let sequences: Vec<_> = texts.iter().map(|_| network.open().expect("there is room")).collect();
+        let mut fed = vec![0; texts.len()];
+        let mut cuts = cuts.into_iter().cycle();
+        while fed.iter().zip(&texts).any(|(fed, text)| *fed < text.len()) {
+            let mut chunks = Vec::new();
+            for (at, text) in texts.iter().enumerate() {
+                // A cut of more than 30 leaves a sequence out of this step.
+                let cut = cuts.next().expect("it goes round");
+                let end = text.len().min(fed[at] + cut);
+                if cut <= 30 && end > fed[at] {
+                    chunks.push((at, Chunk { sequence: sequences[at], tokens: &text[fed[at]..end], wants_logits: true }));
+                    fed[at] = end;
+                }
+            }
+            let step: Vec<_> = chunks.iter().map(|(_, chunk)| *chunk).collect();
+            let logits = network.step(&step).expect("it computes");
+            for ((at, _), logits) in chunks.iter().zip(&logits) {
+                prop_assert!(bits(logits) == expected[*at][fed[*at] - 1], "{family:?}, sequence {at} after {}", fed[*at]);
+            }
+        }
+    }
+}
+
+#[test]
+fn pages_of_a_closed_sequence_are_used_again_and_what_was_in_them_does_not_show() {
+    let mut network = network(Family::Llama, 1, Isa::best());
+    let text = tokens(3, 70);
+    let expected = one_by_one(&mut network, &text);
+    for seed in 10..14 {
+        one_by_one(&mut network, &tokens(seed, 100));
+        assert_eq!(one_by_one(&mut network, &text), expected);
+    }
+}
+
+#[test]
+fn a_step_that_cannot_be_computed_is_refused_and_changes_nothing() {
+    let mut network = network(Family::Llama, 1, Isa::best());
+    let text = tokens(1, 8);
+    let sequence = network.open().expect("there is room");
+    let chunk = |tokens| Chunk { sequence, tokens, wants_logits: true };
+    let unknown = [TokenId::from(tiny::VOCABULARY as u32)];
+    let long = tokens(2, 257);
+    assert!(matches!(network.step(&[chunk(&[])]), Err(StepError::NoTokens)));
+    assert!(matches!(network.step(&[chunk(&unknown)]), Err(StepError::UnknownToken { .. })));
+    assert!(matches!(network.step(&[chunk(&long)]), Err(StepError::ContextExceeded { tokens: 257, .. })));
+    assert!(matches!(network.step(&[chunk(&text), chunk(&text)]), Err(StepError::SequenceTwice)));
+    let closed = network.open().expect("there is room");
+    network.close(closed);
+    let gone = Chunk { sequence: closed, tokens: &text, wants_logits: true };
+    assert!(matches!(network.step(&[gone]), Err(StepError::UnknownSequence)));
+    let logits = network.step(&[chunk(&text)]).expect("nothing had changed");
+    assert_eq!(bits(&logits[0]), *one_by_one(&mut network, &text).last().expect("eight"));
+}

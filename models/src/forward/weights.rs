@@ -61,7 +61,9 @@ impl Weights {
             embedding: source.matrix("token_embd.weight")?,
             head,
             norm: source.vector("output_norm.weight")?,
-            layers: (0..architecture.blocks).map(|index| Layer::load(&source, architecture, index)).collect::<Result<_, _>>()?,
+            layers: (0..architecture.blocks)
+                .map(|index| Layer::load(&source, architecture, index))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

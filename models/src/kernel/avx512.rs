@@ -37,7 +37,12 @@ pub(super) fn rows(format: Format, tiles: &[u8], view: RowsView<'_>, row: usize,
 }
 
 #[expect(unsafe_code, reason = "the vector instructions are there, and what they load is checked here")]
-fn start<const FORMAT: u8, const ROWS: usize>(tiles: &[u8], view: RowsView<'_>, row: usize, sums: &mut [[f32; COLUMNS]]) {
+fn start<const FORMAT: u8, const ROWS: usize>(
+    tiles: &[u8],
+    view: RowsView<'_>,
+    row: usize,
+    sums: &mut [[f32; COLUMNS]],
+) {
     let format = const { Format::ALL[FORMAT as usize] };
     let blocks = view.blocks();
     assert!(tiles.len() >= blocks * format.tile_bytes() && sums.len() == ROWS);

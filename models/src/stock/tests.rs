@@ -57,8 +57,7 @@ fn a_sound_file_becomes_a_model_that_knows_itself() {
 
 #[test]
 fn a_file_that_is_not_there_may_be_there_later() {
-    let error =
-        Model::load(Path::new("/nonexistent/model.gguf"), &LoadOptions::default()).expect_err("not there");
+    let error = Model::load(Path::new("/nonexistent/model.gguf"), &LoadOptions::default()).expect_err("not there");
     assert!(matches!(error, LoadError::Open { .. }), "{error}");
     assert_eq!(error.disposition(), Disposition::Retry);
 }
