@@ -159,6 +159,7 @@ pub(super) async fn spawn(
     place: Place,
 ) -> Result<(ActorRef<SupervisorMsg>, oneshot::Receiver<Result<(), ExitReason>>), Crash> {
     let invalid = |error: SpecError| ExitReason::InvalidSpec { message: error.to_string() };
+    let seed = spec.chosen_seed().unwrap_or_else(|| RandomState::new().hash_one(&path));
     let (settings, children) = spec.into_parts().map_err(invalid)?;
     let mut recipes = SerialMap::default();
     let mut policies = Vec::new();
@@ -169,7 +170,7 @@ pub(super) async fn spawn(
         recipes.insert(key, Recipe { id: policy.id.clone(), start, argument: None });
         policies.push((key, policy));
     }
-    let core = Core::new(settings, policies, RandomState::new().hash_one(&path));
+    let core = Core::new(settings, policies, seed);
     let template = core.template().and(template);
     let (ready, booted) = oneshot::channel();
     let birth = Birth { path, core, recipes, template, crashes, ready, ended };

@@ -73,6 +73,7 @@ pub struct ChildSpec {
 pub struct SupervisorSpec {
     settings: Settings,
     children: Vec<ChildSpec>,
+    seed: Option<u64>,
 }
 
 impl StartContext {
@@ -214,7 +215,7 @@ impl ChildSpec {
 impl SupervisorSpec {
     /// No children yet, and the defaults.
     pub fn new(strategy: Strategy) -> Self {
-        Self { settings: Settings { strategy, ..Settings::default() }, children: Vec::new() }
+        Self { settings: Settings { strategy, ..Settings::default() }, children: Vec::new(), seed: None }
     }
 
     /// Children made at run time from one template.
@@ -236,6 +237,13 @@ impl SupervisorSpec {
         self
     }
 
+    /// For tests and simulations: the same seed draws the same delays.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
     /// Whether significant children end the supervisor.
     #[must_use]
     pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
@@ -248,6 +256,11 @@ impl SupervisorSpec {
     pub fn child(mut self, child: ChildSpec) -> Self {
         self.children.push(child);
         self
+    }
+
+    /// Where the jitter of the back-off comes from, if that is not left to chance.
+    pub(super) fn chosen_seed(&self) -> Option<u64> {
+        self.seed
     }
 
     /// The checked parts.
