@@ -418,6 +418,7 @@ impl<'a> Model<'a> {
     fn start(&mut self, key: usize) -> Result<Result<(), ExitReason>, End> {
         self.end_wait(key);
         self.alarms.retain(|(_, _, whose, alarm)| *whose != key || *alarm != Alarm::Retry);
+        self.flush(key);
         let id = self.child(key).policy.id.clone();
         let behaviour = self.order(key, format!("start {id}"));
         let child = self.child(key);
@@ -453,13 +454,17 @@ impl<'a> Model<'a> {
             Pid::Restarting => {
                 self.end_wait(key);
                 self.alarms.retain(|(_, _, whose, _)| *whose != key);
+                self.flush(key);
                 self.set_down(key);
             }
             Pid::Starting => self.cancel(key, false),
             Pid::Cancelling { .. } => self.child(key).pid = Pid::Cancelling { timed_out: false },
             Pid::Killed { late: Some(_) } => self.child(key).pid = Pid::Killed { late: Some(false) },
             Pid::Asked | Pid::Killed { late: None } => {}
-            Pid::Dead { reason, .. } => self.down(key, reason),
+            Pid::Dead { reason, .. } => {
+                self.flush(key);
+                self.down(key, reason);
+            }
             Pid::Alive { .. } => {
                 let (pid, word, alarm, after) = match shutdown {
                     Shutdown::Brutal => (Pid::Killed { late: None }, "kill", Alarm::Kill, Some(KILL_WAIT_MAX)),
@@ -475,6 +480,11 @@ impl<'a> Model<'a> {
                 }
             }
         }
+    }
+
+    /// What the mailbox still holds about a child's last incarnation is not about the next.
+    fn flush(&mut self, key: usize) {
+        self.mailbox.retain(|mail| !matches!(mail, Mail::Exit(other) | Mail::Retry(other) if *other == key));
     }
 
     fn wait_for(&mut self, key: usize) {

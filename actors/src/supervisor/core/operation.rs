@@ -137,6 +137,7 @@ impl Core {
             | State::Exited { .. }
             | State::Stopping { .. } => return,
         }
+        self.forget_what_waits(key);
         self.cancel_timer(at);
         let run = RunId(self.runs_total);
         self.runs_total += 1;
@@ -169,12 +170,25 @@ impl Core {
                 let timer = wait.map(|after| self.set_timer(after));
                 self.table.enter(at, State::Stopping { run, since, killed, timer, late: None });
             }
-            State::Exited { reason, uptime } => self.stop_done(at, reason, uptime),
+            State::Exited { reason, uptime } => {
+                self.forget_what_waits(key);
+                self.stop_done(at, reason, uptime);
+            }
             State::BackingOff { .. } => {
+                self.forget_what_waits(key);
                 self.cancel_timer(at);
                 self.drop_or_keep(at);
             }
         }
+    }
+
+    /// What waits about a child's last incarnation must not be taken for news of the next: OTP, too, takes the exit of a
+    /// child that it stops out of its mailbox.
+    fn forget_what_waits(&mut self, key: ChildKey) {
+        self.queue.retain(|pending| match pending {
+            Pending::Exit(other) | Pending::Retry(other) => *other != key,
+            Pending::Call(..) => true,
+        });
     }
 
     pub(super) fn cancel_start(&mut self, at: usize, why: Cancelled) {
