@@ -1,6 +1,6 @@
-//! OTP's supervisor written down naively: it blocks. One message of its mailbox after the other, and inside a start or a
-//! stop it does nothing but wait, while the mailbox fills. No queue of operations, no effects; time is a number. Written
-//! after the text of `supervisor(3)` and the rules of back-off, not after the core.
+//! OTP's supervisor written down naively: it blocks. One message of its mailbox after the other, and inside a start or
+//! a stop it does nothing but wait, while the mailbox fills. No queue of operations, no effects; time is a number.
+//! Written after the text of `supervisor(3)` and the rules of back-off, not after the core.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -376,7 +376,7 @@ impl<'a> Model<'a> {
                     "Deleted".to_owned()
                 }
             },
-            Arrival::Nothing | Arrival::Exit(..) | Arrival::Stop => unreachable!("not calls"),
+            Arrival::Nothing | Arrival::Exit(..) | Arrival::Stop | Arrival::In(..) => unreachable!("not calls"),
         };
         self.current_call = None;
         self.reply(call, &answer);
@@ -528,7 +528,7 @@ impl<'a> Model<'a> {
                     let reason = ExitReason::Failed { hook: Hook::PreStart, message: "no luck".to_owned() };
                     self.not_started(key, Some(reason));
                 }
-                OnStart::Succeeds => self.up(key),
+                OnStart::Succeeds | OnStart::DiesAtOnce => self.up(key),
                 OnStart::Hangs | OnStart::SucceedsLate | OnStart::HangsForGood if limited => self.ring(),
                 OnStart::Hangs | OnStart::SucceedsLate | OnStart::HangsForGood => self.up(key),
             },
@@ -539,7 +539,7 @@ impl<'a> Model<'a> {
                     self.log.push(format!("kill {id}"));
                     self.child(key).pid = Pid::Killed { late: Some(timed_out) };
                 }
-                OnStart::Succeeds | OnStart::Fails | OnStart::Hangs => {
+                OnStart::Succeeds | OnStart::Fails | OnStart::DiesAtOnce | OnStart::Hangs => {
                     self.log.push(format!("fail {id}"));
                     self.cancelled(key, timed_out);
                 }
@@ -676,9 +676,9 @@ impl<'a> Model<'a> {
         };
         let call = match call {
             Arrival::Start(_) if self.is_dynamic() => {
-                self.keys += 1;
                 let mut policy = self.script.children[0].clone();
                 policy.id = ChildId::try_from(self.keys.to_string().as_str()).expect("a valid id");
+                self.keys += 1;
                 Arrival::Start(policy)
             }
             Arrival::Terminate(id) => Arrival::Terminate(by_place(id)),

@@ -140,7 +140,9 @@ impl<'a> World<'a> {
                 let reason = ExitReason::Failed { hook: Hook::PreStart, message: "no luck".to_owned() };
                 self.start_fails(id, reason);
             }
-            Phase::Starting if run.start == OnStart::Succeeds || policy.start_timeout.is_none() => {
+            Phase::Starting
+                if matches!(run.start, OnStart::Succeeds | OnStart::DiesAtOnce) || policy.start_timeout.is_none() =>
+            {
                 self.outstanding.pop_front();
                 self.starts(id);
             }
@@ -211,18 +213,19 @@ impl<'a> World<'a> {
             }
             Arrival::Start(mut policy) => {
                 let key = ChildKey(self.keys);
-                self.keys += 1;
                 if self.script.settings.strategy == Strategy::Dynamic {
                     let id = format!("{}", self.keys);
                     policy = self.script.children[0].clone();
                     policy.id = ChildId::try_from(id.as_str()).expect("a valid id");
                 }
+                self.keys += 1;
                 self.policies.insert(key, policy.clone());
                 Change::Start { key, policy }
             }
             Arrival::Terminate(id) => Change::Terminate(self.known(id)),
             Arrival::Restart(id) => Change::Restart(self.known(id)),
             Arrival::Delete(id) => Change::Delete(self.known(id)),
+            Arrival::In(..) => unreachable!("there is one supervisor"),
         };
         let call = CallId(self.calls);
         self.calls += 1;
