@@ -3,6 +3,8 @@
 //! Nothing leaks and every crash is one restart. It blows for `HALM_STORM_SECONDS`, 5 unless told otherwise. Who is
 //! struck and how comes from a seeded generator; when, from the machine.
 
+#![expect(clippy::disallowed_methods, reason = "who stands outside of the tree is nobody's child")]
+
 #[path = "storm/leaf.rs"]
 mod leaf;
 

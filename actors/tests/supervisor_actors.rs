@@ -361,7 +361,8 @@ async fn what_was_added_or_deleted_by_call_is_forgotten_when_the_supervisor_is_r
     // The second end within the period is one too many for the pool, and the first for the root.
     diary.send("w1", ProbeMsg::Panic("boom"));
     diary.contains_times("w1 up", 2).await;
-    diary.address("w1").wait().await.send_message(ProbeMsg::Panic("boom")).expect("lives");
+    let worker = diary.address("w1").wait().await;
+    Mailbox::of(&worker).send(ProbeMsg::Panic("boom")).expect("lives");
     child_that(&root, "pool", |pool| pool.restarts == 1 && pool.standing == ChildStanding::Running).await;
     let tree = root.tree().await.expect("answers");
     let paths = tree.find("root/pool").expect("is there").children.iter().map(|child| child.path.clone());

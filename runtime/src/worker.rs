@@ -63,11 +63,8 @@ pub fn run(spec: &WorkerSpec) -> anyhow::Result<()> {
     beat(Arc::clone(&output), Arc::clone(&pulse), spec.digest.clone());
     let commands = read_commands();
     let began = Instant::now();
-    let options = LoadOptions {
-        threads: spec.threads,
-        context_tokens_max: spec.context_tokens_max,
-        ..LoadOptions::default()
-    };
+    let options =
+        LoadOptions { threads: spec.threads, context_tokens_max: spec.context_tokens_max, ..LoadOptions::default() };
     let model = Model::load(&spec.weights, &options)?;
     output.send(&Event::Ready {
         context_tokens: u32::try_from(model.facts().context_tokens).unwrap_or(u32::MAX),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use halm_actors::address::Address;
+use halm_actors::mailbox::Mailbox;
 use halm_actors::supervisor::ChildSpec;
 use halm_actors::tasks::Tasks;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -90,7 +91,7 @@ impl Ledger {
             Blow::Stop => LeafMsg::Stop,
         };
         // One that is being stopped hears nothing more, and does not crash.
-        let _ = target.send_message(message);
+        let _ = Mailbox::of(&target).send(message);
         true
     }
 

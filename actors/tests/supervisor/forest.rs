@@ -6,6 +6,7 @@
 //! than each supervisor's intensity allows, nothing happens after an end, every call is answered once.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use halm_actors::supervisor::core::Core;
@@ -178,15 +179,20 @@ impl<'a> Forest<'a> {
         tables
     }
 
-    /// Tasks that a runtime needs for what lives and waits: one for each actor, start, timer and call, no more.
-    pub(crate) fn tasks(&self) -> usize {
-        let of_node = |node: &Node| {
+    /// Tasks that a runtime needs for what lives and waits, at least and at most: one for each actor, start and call, and
+    /// one for all timers of a supervisor. Between two starts the task that makes them may wait, and an alarm that was
+    /// set for a timer since cancelled may still sleep.
+    pub(crate) fn tasks(&self) -> RangeInclusive<usize> {
+        let (mut least, mut most) =
+            (usize::from(!self.booted && !self.ended), usize::from(!self.booted && !self.ended));
+        for node in self.nodes.values() {
             let starts = |run: &&Run| matches!(run.phase, Phase::Starting | Phase::Cancelled);
             let workers = node.runs.values().filter(|run| run.below.is_none() && !starts(run)).count();
-            1 + workers + node.runs.values().filter(starts).count() + node.timers.len() + node.unanswered.len()
-        };
-        let planting = usize::from(!self.booted && !self.ended);
-        planting + self.nodes.values().map(of_node).sum::<usize>()
+            let needed = 1 + workers + node.runs.values().filter(starts).count() + node.unanswered.len();
+            least += needed + usize::from(!node.timers.is_empty());
+            most += needed + 2;
+        }
+        least..=most
     }
 
     /// The last things that happened.
