@@ -72,6 +72,11 @@ impl Network {
         })
     }
 
+    /// Bytes that each token reads.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        self.weights.read_bytes()
+    }
+
     fn check(&self, chunk: &Chunk<'_>) -> Result<(), StepError> {
         let vocabulary = self.architecture.vocabulary;
         let tokens = self.cache.tokens(chunk.sequence).ok_or(StepError::UnknownSequence)? + chunk.tokens.len();

@@ -38,6 +38,7 @@
 //! [`engine`] is the contract that a forward pass fulfils, and `forward` with its `kernel` is the one that does; [`sampler`] chooses tokens; [`generation`] drives one request;
 //! [`stock`] is the loaded model; [`tiny`] makes one of a few kilobytes for tests.
 
+pub mod bench;
 pub mod digest;
 pub mod engine;
 mod forward;

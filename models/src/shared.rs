@@ -38,7 +38,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Safety
     /// Nobody else reads or writes any of it until the next barrier.
-    #[expect(unsafe_code, clippy::mut_from_ref, reason = "the caller promises that the part is disjoint")]
+    #[expect(unsafe_code, reason = "the caller promises that the part is disjoint")]
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.length);
         // SAFETY: within the slice, checked above; disjoint, as the caller promises.

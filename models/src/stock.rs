@@ -56,6 +56,8 @@ pub struct ModelFacts {
     pub has_chat_template: bool,
     /// Bytes of its tensors in the file.
     pub weights_bytes: u64,
+    /// Bytes that each token reads: the packed matrices, of which a separate embedding table is no part.
+    pub packed_bytes: usize,
     /// Threads it computes with.
     pub threads: NonZeroUsize,
 }
@@ -89,6 +91,7 @@ impl Model {
             vocabulary: tokenizer.vocabulary(),
             has_chat_template: template.is_some(),
             weights_bytes: file.gguf().tensors().total_bytes(),
+            packed_bytes: engine.packed_bytes(),
             threads: options.threads,
         };
         Ok(Self { facts, tokenizer, template, engine: Box::new(engine) })
@@ -118,6 +121,11 @@ impl Model {
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// What computes, for measuring it.
+    pub(crate) fn engine_mut(&mut self) -> &mut dyn Engine {
+        self.engine.as_mut()
     }
 
     /// Validates a request and tokenizes its prompt. Computes nothing: that happens in [`Self::advance`].

@@ -1,6 +1,7 @@
 //! The command line: a file per command.
 
 mod ask;
+mod bench;
 mod check;
 mod connect;
 mod demo;
@@ -35,6 +36,7 @@ enum Command {
     Pull(pull::PullArgs),
     Models(models::ModelsArgs),
     Check(check::CheckArgs),
+    Bench(bench::BenchArgs),
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
     #[command(hide = true)]
@@ -80,6 +82,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Check(args) => block_on(check::run(args)),
+        Command::Bench(args) => bench::run(&args),
         Command::Worker(args) => worker::run(args),
         Command::RunWithParent(args) => run_with_parent::run(&args),
     }

@@ -398,7 +398,7 @@ impl Step<'_> {
                         let query = self.queries.read(start..start + head);
                         let out = self.attended.values(row, at * head..(at + 1) * head);
                         let (keys, values) = (&scratch.keys, &scratch.values);
-                        kernel::attend_block(self.isa, query, keys, values, first, count, state, out);
+                        kernel::attend_block(self.isa, query, keys, values, first..count, state, out);
                     }
                 }
             }

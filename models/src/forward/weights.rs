@@ -68,6 +68,20 @@ impl Weights {
     }
 }
 
+impl Weights {
+    /// Bytes of the matrices that every token goes through.
+    pub(super) fn read_bytes(&self) -> usize {
+        let of_layer = |layer: &Layer| {
+            let Layer { query, key, value, output, gate, up, down, .. } = layer;
+            [&query.weight, &key.weight, &value.weight, output, gate, up, down]
+                .iter()
+                .map(|matrix| matrix.bytes())
+                .sum::<usize>()
+        };
+        self.head.as_ref().unwrap_or(&self.embedding).bytes() + self.layers.iter().map(of_layer).sum::<usize>()
+    }
+}
+
 impl Layer {
     fn load(source: &Source<'_>, architecture: &Architecture, index: usize) -> Result<Self, TensorError> {
         let name = |part: &str| format!("blk.{index}.{part}");

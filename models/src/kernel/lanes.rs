@@ -4,6 +4,8 @@
 //! It must never leave an order open: sums are taken in sixteen or thirty-two lanes and then by halves, maxima are exact in
 //! any order, and every multiply-add is written as one.
 
+use std::ops::Range;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -79,11 +81,11 @@ for_each_isa! {
 for_each_isa! {
     /// One block of keys for one query: scores, their part in the softmax, and the values they weigh.
     ///
-    /// `query` is scaled already; `keys` is `[dimension][KEYS]` and `values` `[KEYS][dimension]`, of which the first
-    /// `count` keys are there; `state` holds the largest score and the sum so far, `out` the weighted values. Blocks must
+    /// `query` is scaled already; `keys` is `[dimension][KEYS]` and `values` `[KEYS][dimension]`, of which the query sees
+    /// some; `state` holds the largest score and the sum so far, `out` the weighted values. Blocks must
     /// come in order. (Online softmax: Milakov and Gimelshein, 2018.)
     pub(crate) fn attend_block(
-        query: &[f32], keys: &[f32], values: &[f32], first: usize, count: usize, state: &mut [f32; 2], out: &mut [f32],
+        query: &[f32], keys: &[f32], values: &[f32], seen: Range<usize>, state: &mut [f32; 2], out: &mut [f32],
     ) = attend_block_body;
 }
 
@@ -211,8 +213,7 @@ fn attend_block_body(
     query: &[f32],
     keys: &[f32],
     values: &[f32],
-    first: usize,
-    count: usize,
+    seen: Range<usize>,
     state: &mut [f32; 2],
     out: &mut [f32],
 ) {
@@ -224,7 +225,7 @@ fn attend_block_body(
         }
     }
     let mut largest = state[0];
-    for score in &scores[first..count] {
+    for score in &scores[seen.clone()] {
         largest = if *score > largest { *score } else { largest };
     }
     let shrink = exp(state[0] - largest);
@@ -234,7 +235,7 @@ fn attend_block_body(
     }
     // Keys that are not there, or not seen, weigh nothing; what stands in their place does not show.
     for (key, weight) in weights.iter_mut().enumerate() {
-        *weight = if key >= first && key < count { *weight } else { 0.0 };
+        *weight = if key >= seen.start && key < seen.end { *weight } else { 0.0 };
     }
     let mut lanes = [0.0_f32; LANES];
     for half in weights.chunks_exact(LANES) {
@@ -245,7 +246,7 @@ fn attend_block_body(
     *state = [largest, state[1].mul_add(shrink, sum_lanes(lanes))];
     let dimension = out.len();
     out.iter_mut().for_each(|value| *value *= shrink);
-    for (key, weight) in weights.iter().enumerate().take(count).skip(first) {
+    for (key, weight) in weights.iter().enumerate().take(seen.end).skip(seen.start) {
         let values = &values[key * dimension..][..dimension];
         for (out, value) in out.iter_mut().zip(values) {
             *out = weight.mul_add(*value, *out);

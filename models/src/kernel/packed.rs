@@ -62,10 +62,6 @@ impl Packed {
         Ok(packed)
     }
 
-    pub(crate) fn k(&self) -> usize {
-        self.k
-    }
-
     pub(crate) fn n(&self) -> usize {
         self.n
     }

@@ -138,7 +138,7 @@ fn the_functions_between_give_the_plain_bits() {
         bits.extend(head.iter().map(|value| value.to_bits()));
         let (mut state, mut mean) = ([f32::NEG_INFINITY, 0.0], vec![0.0; 64]);
         for (first, count) in [(0, 32), (0, 32), (0, 5), (3, 9)] {
-            attend_block(isa, &x[..64], &keys, &values, first, count, &mut state, &mut mean);
+            attend_block(isa, &x[..64], &keys, &values, first..count, &mut state, &mut mean);
         }
         finish_attention(&state, &mut mean);
         bits.extend(mean.iter().map(|value| value.to_bits()));
@@ -154,8 +154,8 @@ fn attention_over_blocks_is_a_softmax_over_all_keys() {
     let query = random(5, 16);
     let (keys, values) = (random(6, 16 * 2 * KEYS), random(7, 16 * 2 * KEYS));
     let (mut state, mut mean) = ([f32::NEG_INFINITY, 0.0], vec![0.0; 16]);
-    attend_block(Isa::Plain, &query, &keys[..16 * KEYS], &values[..16 * KEYS], 0, KEYS, &mut state, &mut mean);
-    attend_block(Isa::Plain, &query, &keys[16 * KEYS..], &values[16 * KEYS..], 0, 7, &mut state, &mut mean);
+    attend_block(Isa::Plain, &query, &keys[..16 * KEYS], &values[..16 * KEYS], 0..KEYS, &mut state, &mut mean);
+    attend_block(Isa::Plain, &query, &keys[16 * KEYS..], &values[16 * KEYS..], 0..7, &mut state, &mut mean);
     finish_attention(&state, &mut mean);
     let score = |key: usize| -> f64 {
         let block = &keys[key / KEYS * 16 * KEYS..];
