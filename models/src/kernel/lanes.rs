@@ -244,14 +244,47 @@ fn attend_block_body(
         }
     }
     *state = [largest, state[1].mul_add(shrink, sum_lanes(lanes))];
+    // In pieces that stay in registers from key to key.
     let dimension = out.len();
-    out.iter_mut().for_each(|value| *value *= shrink);
-    for (key, weight) in weights.iter().enumerate().take(seen.end).skip(seen.start) {
-        let values = &values[key * dimension..][..dimension];
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = weight.mul_add(*value, *out);
+    let mut at = 0;
+    while at + 4 * LANES <= dimension {
+        weigh::<{ 4 * LANES }>(&weights, seen.clone(), values, dimension, at, shrink, out);
+        at += 4 * LANES;
+    }
+    while at + LANES <= dimension {
+        weigh::<LANES>(&weights, seen.clone(), values, dimension, at, shrink, out);
+        at += LANES;
+    }
+    for (at, out) in out.iter_mut().enumerate().skip(at) {
+        *out *= shrink;
+        for key in seen.clone() {
+            *out = weights[key].mul_add(values[key * dimension + at], *out);
         }
     }
+}
+
+/// Shrinks `WIDTH` dimensions and adds the values of each key by its weight.
+#[inline(always)]
+fn weigh<const WIDTH: usize>(
+    weights: &[f32; KEYS],
+    seen: Range<usize>,
+    values: &[f32],
+    dimension: usize,
+    at: usize,
+    shrink: f32,
+    out: &mut [f32],
+) {
+    let Some(out) = out[at..].first_chunk_mut::<WIDTH>() else { return };
+    let mut sums = *out;
+    sums.iter_mut().for_each(|sum| *sum *= shrink);
+    for key in seen {
+        let weight = weights[key];
+        let Some(values) = values[key * dimension + at..].first_chunk::<WIDTH>() else { return };
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum = weight.mul_add(*value, *sum);
+        }
+    }
+    *out = sums;
 }
 
 /// `e^x` within two units in the last place: 2 to the nearest whole power of two's exponent times a polynomial of the rest
