@@ -5,9 +5,12 @@ use std::arch::x86_64::*;
 use super::block::{Format, SCALES};
 use super::{BLOCK, COLUMNS, RowsView};
 
-/// How far ahead of the computation weights are asked for, in bytes: about as much as memory delivers while one latency
-/// passes. Measured on SmolLM2-135M: without it decoding is slower by a fifth.
-const PREFETCH_BYTES: usize = 11 * 1024;
+/// How far ahead of the computation weights are asked for, in bytes. Measured on Zen 4 with SmolLM2-135M: with six rows
+/// at a time it makes a batch of eight a tenth faster, 2 KiB more than 11 KiB.
+const PREFETCH_BYTES: usize = 2 * 1024;
+
+/// With fewer rows the processor's own prefetcher does better: asking makes decoding of one sequence a quarter slower.
+const PREFETCH_ROWS_MIN: usize = 3;
 
 /// Some rows times one column of tiles.
 pub(super) fn rows(format: Format, tiles: &[u8], view: RowsView<'_>, row: usize, sums: &mut [[f32; COLUMNS]]) {
@@ -83,9 +86,11 @@ unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
                 }
             }
             for group in 0..BLOCK / 4 {
-                _mm_prefetch::<_MM_HINT_T0>(tile.add(PREFETCH_BYTES + group * 64).cast());
-                if matches!(format, Format::U8Centred | Format::U6Halves) {
-                    _mm_prefetch::<_MM_HINT_T0>(tile.add(PREFETCH_BYTES + (group + 8) * 64).cast());
+                if ROWS >= PREFETCH_ROWS_MIN {
+                    _mm_prefetch::<_MM_HINT_T0>(tile.add(PREFETCH_BYTES + group * 64).cast());
+                    if matches!(format, Format::U8Centred | Format::U6Halves) {
+                        _mm_prefetch::<_MM_HINT_T0>(tile.add(PREFETCH_BYTES + (group + 8) * 64).cast());
+                    }
                 }
                 let (low, high) = load_group::<FORMAT>(tile, group);
                 for (products, row) in products.iter_mut().zip(&rows) {
