@@ -5,6 +5,8 @@
 //! tokenizer takes it as letters. It offers no clock and no randomness to the template, because a resumed
 //! request must render to the same text. Called by [`crate::Model`].
 
+mod json;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, Value, context};
 
@@ -55,6 +57,7 @@ impl ChatTemplate {
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
         environment.set_recursion_limit(RECURSION_MAX);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", json::tojson);
         environment.add_function("raise_exception", |message: String| {
             Err::<(), _>(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -72,16 +75,21 @@ impl ChatTemplate {
         let text = self.environment.get_template(NAME)?.render(context! {
             messages,
             add_generation_prompt => true,
-            bos_token => tokenizer.bos_text(),
-            eos_token => tokenizer.eos_text(),
+            bos_token => text_or_undefined(tokenizer.bos_text()),
+            eos_token => text_or_undefined(tokenizer.eos_text()),
         })?;
         Ok(Rendered { text, mark })
     }
 }
 
+/// A token that the model lacks is undefined, which renders as nothing, and not `none`, which renders as that word.
+fn text_or_undefined(text: Option<&str>) -> Value {
+    text.map_or(Value::UNDEFINED, Value::from)
+}
+
 /// Puts a mark behind the first character of each control token's text in what users wrote.
 fn shield(messages: &[ChatMessage], tokenizer: &Tokenizer) -> Result<(Vec<ChatMessage>, Option<char>), TemplateError> {
-    let mentions = |text: &str| tokenizer.control_texts().any(|control| text.contains(control));
+    let mentions = |text: &str| tokenizer.control().occur_in(text);
     if !messages.iter().any(|message| mentions(&message.role) || mentions(&message.content)) {
         return Ok((messages.to_vec(), None));
     }
@@ -106,10 +114,7 @@ fn shield(messages: &[ChatMessage], tokenizer: &Tokenizer) -> Result<(Vec<ChatMe
 }
 
 fn shield_text(text: &str, mark: char, tokenizer: &Tokenizer) -> String {
-    let mut starts: Vec<usize> =
-        tokenizer.control_texts().flat_map(|control| text.match_indices(control).map(|(start, _)| start)).collect();
-    starts.sort_unstable();
-    starts.dedup();
+    let starts = tokenizer.control().starts(text);
     let mut out = String::with_capacity(text.len() + starts.len() * mark.len_utf8());
     let mut starts = starts.into_iter().peekable();
     for (index, character) in text.char_indices() {

@@ -1,22 +1,32 @@
 //! Text to tokens and back, as the model's own file defines it.
 //!
-//! Owns the vocabulary, the pre-tokenizer and the special tokens of a byte-level BPE (`gpt2` in GGUF's
-//! words). Text that users send never turns into control tokens, only what a chat template wrote does: see
-//! [`Specials`]. It never guesses a pre-tokenizer: an unknown one is an error that names it, because a
-//! wrong one gives plausible, wrong tokens. Called by [`crate::Model`]; the incremental way back to text
-//! is [`Detokenizer`].
+//! Owns the vocabulary and the special tokens of two families: byte-level BPE with a pre-tokenizer (`gpt2` in GGUF's
+//! words) and BPE by score (`llama`). Text that users send never turns into control tokens, only what a chat template
+//! wrote does: see [`Specials`]. It never guesses a pre-tokenizer: an unknown one is an error that names it, because a
+//! wrong one gives plausible, wrong tokens. Where llama.cpp and a model's authors differ, it follows the authors.
+//! Called by [`crate::Model`]; the incremental way back to text is [`Detokenizer`].
 
 mod bpe;
 mod detokenizer;
 mod error;
+mod keys;
+mod pieces;
+mod special;
+mod spm;
 
 pub(crate) use bpe::byte_letters;
 pub use detokenizer::Detokenizer;
 pub use error::TokenizerError;
+pub(crate) use special::SpecialTokens;
 
 use std::fmt;
 
-use crate::gguf::{GgufError, Metadata};
+use self::bpe::ByteLevelBpe;
+use self::keys::{TokenKind, required};
+use self::pieces::Pieces;
+use self::special::Part;
+use self::spm::ScoredMerges;
+use crate::gguf::Metadata;
 
 /// A token's number in the model's vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,33 +64,63 @@ pub enum Specials {
     AsControl,
 }
 
-/// A byte-level BPE read from a GGUF file.
+/// The tokenizer of one GGUF file.
 pub struct Tokenizer {
-    bpe: bpe::ByteLevelBpe,
-    /// What each token stands for; empty for control tokens.
-    pieces: Vec<Box<[u8]>>,
-    /// Control tokens, the longest text first, so that none is hidden by its own prefix.
-    control: Vec<(String, TokenId)>,
-    /// Tokens that are matched as whole strings in any text (`user defined` in GGUF's words).
-    user_defined: Vec<(String, TokenId)>,
+    merges: Merges,
+    /// What each token stands for; nothing for control tokens.
+    pieces: Pieces,
+    control: SpecialTokens,
+    user_defined: SpecialTokens,
     bos: Option<TokenId>,
     eos: Option<TokenId>,
     add_bos: bool,
     add_eos: bool,
+    /// Ascending.
     end_of_generation: Vec<TokenId>,
-    /// The longest piece in bytes, at least 1.
-    piece_bytes_max: usize,
 }
 
-/// GGUF's token types.
-const TYPE_UNKNOWN: i32 = 2;
-const TYPE_CONTROL: i32 = 3;
-const TYPE_USER_DEFINED: i32 = 4;
+/// How letters become tokens, by `tokenizer.ggml.model`.
+enum Merges {
+    /// `gpt2`.
+    ByteLevel(Box<ByteLevelBpe>),
+    /// `llama`.
+    Scored(ScoredMerges),
+}
 
-/// Control tokens that end an answer whatever the metadata says, by their text: the list that llama.cpp
-/// keeps, without its fill-in-the-middle markers.
-const END_TEXTS: [&str; 8] =
-    ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>", "</s>"];
+/// What is known before any token is read.
+#[derive(Clone, Copy)]
+enum Family {
+    ByteLevel,
+    Scored,
+}
+
+impl Family {
+    fn of(metadata: &Metadata) -> Result<Self, TokenizerError> {
+        match required(metadata, "tokenizer.ggml.model", Metadata::string)? {
+            "gpt2" => Ok(Self::ByteLevel),
+            "llama" => Ok(Self::Scored),
+            model => Err(TokenizerError::UnsupportedModel { model: model.to_owned() }),
+        }
+    }
+
+    fn pieces(self, tokens: &[String], kinds: &[TokenKind]) -> Pieces {
+        let mut pieces = Pieces::with_capacity(tokens.len());
+        for (text, kind) in tokens.iter().zip(kinds) {
+            match (self, kind) {
+                (_, TokenKind::Control) => pieces.push(&[]),
+                (Self::ByteLevel, TokenKind::UserDefined) => pieces.push(text.as_bytes()),
+                (Self::ByteLevel, TokenKind::Normal | TokenKind::Unused | TokenKind::Byte) => {
+                    pieces.push(&bpe::piece_bytes(text));
+                }
+                (Self::Scored, TokenKind::Byte) => pieces.push(spm::byte_of(text).as_slice()),
+                (Self::Scored, TokenKind::Normal | TokenKind::Unused | TokenKind::UserDefined) => {
+                    pieces.push(spm::spaced(text).as_bytes());
+                }
+            }
+        }
+        pieces
+    }
+}
 
 impl Tokenizer {
     /// Reads the tokenizer that `metadata` describes.
@@ -88,54 +128,40 @@ impl Tokenizer {
     /// # Errors
     /// A [`TokenizerError`] that names the key and what is wrong with it.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, TokenizerError> {
-        const TOKENS: &str = "tokenizer.ggml.tokens";
-        let model = required(metadata, "tokenizer.ggml.model", Metadata::string)?;
-        if model != "gpt2" {
-            return Err(TokenizerError::UnsupportedModel { model: model.to_owned() });
+        let family = Family::of(metadata)?;
+        let tokens = required(metadata, "tokenizer.ggml.tokens", Metadata::strings)?;
+        let vocabulary = u32::try_from(tokens.len()).map_or(0, |count| count as usize);
+        if vocabulary == 0 {
+            return Err(TokenizerError::BadVocabulary { tokens: tokens.len() });
         }
-        let tokens = required(metadata, TOKENS, Metadata::strings)?;
-        let types = token_types(metadata, tokens.len())?;
-        let mut pieces = Vec::with_capacity(tokens.len());
-        let (mut control, mut user_defined) = (Vec::new(), Vec::new());
-        for (index, (text, kind)) in tokens.iter().zip(&types).enumerate() {
-            let id = TokenId(u32::try_from(index).map_err(|_| bad(TOKENS, text, "is out of range"))?);
-            match *kind {
-                TYPE_CONTROL | TYPE_UNKNOWN => {
-                    control.push((text.clone(), id));
-                    pieces.push(Box::default());
-                }
-                TYPE_USER_DEFINED => {
-                    user_defined.push((text.clone(), id));
-                    pieces.push(text.as_bytes().into());
-                }
-                _ => pieces.push(bpe::piece_bytes(text)),
-            }
-        }
-        let longest_first = |list: &mut Vec<(String, TokenId)>| {
-            list.retain(|(text, _)| !text.is_empty());
-            list.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        let kinds = TokenKind::of_all(metadata, vocabulary)?;
+        let pieces = family.pieces(tokens, &kinds);
+        let special = |kind| {
+            let all = (0_u32..).map(TokenId::from).zip(tokens).zip(&kinds);
+            all.filter(move |(_, other)| **other == kind).map(|((id, text), _)| (text, id))
         };
-        longest_first(&mut control);
-        longest_first(&mut user_defined);
-
-        let eos = token_key(metadata, "tokenizer.ggml.eos_token_id", tokens.len())?;
-        let eot = token_key(metadata, "tokenizer.ggml.eot_token_id", tokens.len())?;
-        let by_text = control.iter().filter(|(text, _)| END_TEXTS.contains(&text.as_str())).map(|(_, id)| *id);
-        let mut end_of_generation: Vec<_> = eos.into_iter().chain(eot).chain(by_text).collect();
-        end_of_generation.sort_unstable();
-        end_of_generation.dedup();
-
+        let control = SpecialTokens::new(special(TokenKind::Control).map(|(text, id)| (text.clone(), id)).collect())?;
+        let (merges, user_defined) = match family {
+            Family::ByteLevel => {
+                let merges = Merges::ByteLevel(Box::new(ByteLevelBpe::from_metadata(metadata, tokens)?));
+                (merges, special(TokenKind::UserDefined).map(|(text, id)| (text.clone(), id)).collect())
+            }
+            Family::Scored => {
+                let merges = Merges::Scored(ScoredMerges::from_metadata(metadata, tokens, &kinds, &pieces)?);
+                let entries = special(TokenKind::UserDefined).map(|(text, id)| (spm::spaced(text).into_owned(), id));
+                (merges, entries.collect())
+            }
+        };
         Ok(Self {
-            bpe: bpe::ByteLevelBpe::from_metadata(metadata, tokens)?,
-            piece_bytes_max: pieces.iter().map(|piece| piece.len()).max().unwrap_or(0).max(1),
-            pieces,
-            control,
-            user_defined,
-            bos: token_key(metadata, "tokenizer.ggml.bos_token_id", tokens.len())?,
-            eos,
-            add_bos: metadata.boolean("tokenizer.ggml.add_bos_token")?.unwrap_or(false),
+            bos: keys::token(metadata, "tokenizer.ggml.bos_token_id", vocabulary)?,
+            eos: keys::token(metadata, "tokenizer.ggml.eos_token_id", vocabulary)?,
+            add_bos: metadata.boolean("tokenizer.ggml.add_bos_token")?.unwrap_or(merges.adds_bos()),
             add_eos: metadata.boolean("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
-            end_of_generation,
+            end_of_generation: keys::end_of_generation(metadata, &control, vocabulary)?,
+            user_defined: SpecialTokens::new(user_defined)?,
+            control,
+            merges,
+            pieces,
         })
     }
 
@@ -182,6 +208,8 @@ impl Tokenizer {
         Ok(out)
     }
 
+    /// Control tokens are cut out first, so that what a user wrote between them becomes the tokens that it would
+    /// become alone.
     fn encode_marked(
         &self,
         text: &str,
@@ -189,19 +217,43 @@ impl Tokenizer {
         mark: Option<char>,
         out: &mut Vec<TokenId>,
     ) -> Result<(), TokenizerError> {
-        let control: &[_] = match specials {
-            Specials::AsControl => &self.control,
-            Specials::AsText => &[],
+        let parts = match specials {
+            Specials::AsControl => self.control.split(text),
+            Specials::AsText => vec![Part::Text(text)],
         };
-        for part in split(text, control, &self.user_defined) {
+        for part in parts {
             match part {
                 Part::Special(id) => out.push(id),
                 Part::Text(text) => match mark {
-                    Some(mark) if text.contains(mark) => {
-                        self.bpe.encode(&text.replace(mark, ""), out)?;
-                    }
-                    Some(_) | None => self.bpe.encode(text, out)?,
+                    Some(mark) if text.contains(mark) => self.encode_text(&text.replace(mark, ""), out)?,
+                    Some(_) | None => self.encode_text(text, out)?,
                 },
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the tokens of `text`, which stands at the start or behind a control token and has none in it.
+    fn encode_text(&self, text: &str, out: &mut Vec<TokenId>) -> Result<(), TokenizerError> {
+        match &self.merges {
+            Merges::ByteLevel(bpe) => {
+                for part in self.user_defined.split(text) {
+                    match part {
+                        Part::Special(id) => out.push(id),
+                        Part::Text(text) => bpe.encode(text, out)?,
+                    }
+                }
+            }
+            Merges::Scored(merges) => {
+                let mut prefix = merges.space_prefix();
+                for part in self.user_defined.split(&spm::spaced(text)) {
+                    match part {
+                        Part::Special(id) => out.push(id),
+                        Part::Text(text) if prefix => merges.encode(&format!(" {text}"), &self.pieces, out),
+                        Part::Text(text) => merges.encode(text, &self.pieces, out),
+                    }
+                    prefix = merges.space_prefix() && matches!(part, Part::Special(_));
+                }
             }
         }
         Ok(())
@@ -210,7 +262,7 @@ impl Tokenizer {
     /// The bytes that `token` stands for: none for a control token or a number beyond the vocabulary.
     /// They may be half a character.
     pub fn piece(&self, token: TokenId) -> &[u8] {
-        self.pieces.get(token.index()).map_or(&[], |piece| piece)
+        self.pieces.get(token)
     }
 
     /// The text of `tokens`, broken characters replaced by U+FFFD.
@@ -229,31 +281,45 @@ impl Tokenizer {
         &self.end_of_generation
     }
 
-    /// The texts of the control tokens, the longest first.
-    pub(crate) fn control_texts(&self) -> impl Iterator<Item = &str> {
-        self.control.iter().map(|(text, _)| text.as_str())
+    /// The control tokens, which only a template may write.
+    pub(crate) fn control(&self) -> &SpecialTokens {
+        &self.control
     }
 
     /// The text of the token that starts a prompt, for templates.
     pub(crate) fn bos_text(&self) -> Option<&str> {
-        self.control_text(self.bos)
+        self.control.text_of(self.bos?)
     }
 
     /// The text of the token that ends an answer, for templates.
     pub(crate) fn eos_text(&self) -> Option<&str> {
-        self.control_text(self.eos)
-    }
-
-    fn control_text(&self, id: Option<TokenId>) -> Option<&str> {
-        let id = id?;
-        let entry = self.control.iter().find(|(_, other)| *other == id);
-        entry.map(|(text, _)| text.as_str())
+        self.control.text_of(self.eos?)
     }
 
     /// No text of fewer tokens than this can have `bytes` bytes: a bound that costs nothing, to refuse an
     /// enormous prompt before tokenizing it.
     pub(crate) fn tokens_min(&self, bytes: usize) -> usize {
-        bytes.div_ceil(self.piece_bytes_max)
+        bytes.div_ceil(self.pieces.longest().max(1).saturating_mul(self.merges.bytes_of_text_for_one()))
+    }
+}
+
+impl Merges {
+    /// Whether a prompt gets a start token where the file says nothing, as llama.cpp has it.
+    fn adds_bos(&self) -> bool {
+        match self {
+            Self::ByteLevel(bpe) => bpe.adds_bos(),
+            Self::Scored(_) => true,
+        }
+    }
+
+    /// How many bytes of a text can become one byte of a token, at most: three are one where `\u{2581}` becomes a
+    /// space and, for one, where three Hangul letters are composed.
+    fn bytes_of_text_for_one(&self) -> usize {
+        match self {
+            Self::ByteLevel(bpe) if bpe.composes() => 3,
+            Self::ByteLevel(_) => 1,
+            Self::Scored(_) => 3,
+        }
     }
 }
 
@@ -266,77 +332,7 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-enum Part<'a> {
-    Text(&'a str),
-    Special(TokenId),
-}
-
-/// Cuts `text` at the special tokens, the longest first, as llama.cpp does.
-fn split<'a>(text: &'a str, control: &[(String, TokenId)], user_defined: &[(String, TokenId)]) -> Vec<Part<'a>> {
-    let mut specials: Vec<_> = control.iter().chain(user_defined).collect();
-    specials.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-    let mut parts = vec![Part::Text(text)];
-    for (special, id) in specials {
-        if !text.contains(special.as_str()) {
-            continue;
-        }
-        parts = parts
-            .into_iter()
-            .flat_map(|part| match part {
-                Part::Special(_) => vec![part],
-                Part::Text(text) => cut(text, special, *id),
-            })
-            .collect();
-    }
-    parts
-}
-
-fn cut<'a>(text: &'a str, special: &str, id: TokenId) -> Vec<Part<'a>> {
-    let mut parts = Vec::new();
-    for (index, piece) in text.split(special).enumerate() {
-        if index > 0 {
-            parts.push(Part::Special(id));
-        }
-        if !piece.is_empty() {
-            parts.push(Part::Text(piece));
-        }
-    }
-    parts
-}
-
-fn bad(key: &'static str, entry: &str, problem: &'static str) -> TokenizerError {
-    TokenizerError::BadEntry { key, entry: entry.to_owned(), problem }
-}
-
-fn required<'a, T>(
-    metadata: &'a Metadata,
-    key: &str,
-    get: impl FnOnce(&'a Metadata, &str) -> Result<Option<T>, GgufError>,
-) -> Result<T, GgufError> {
-    Metadata::required(key, get(metadata, key)?)
-}
-
-/// The type of each token; a file without the key has normal tokens only.
-fn token_types(metadata: &Metadata, vocabulary: usize) -> Result<Vec<i32>, TokenizerError> {
-    const KEY: &str = "tokenizer.ggml.token_type";
-    let Some(types) = metadata.integers(KEY)? else {
-        return Ok(vec![1; vocabulary]);
-    };
-    if types.len() == vocabulary {
-        return Ok(types.to_vec());
-    }
-    Err(TokenizerError::LengthMismatch { key: KEY, found: types.len(), vocabulary })
-}
-
-fn token_key(metadata: &Metadata, key: &'static str, vocabulary: usize) -> Result<Option<TokenId>, TokenizerError> {
-    let Some(id) = metadata.integer(key)? else {
-        return Ok(None);
-    };
-    match u32::try_from(id) {
-        Ok(token) if (token as usize) < vocabulary => Ok(Some(TokenId(token))),
-        Ok(_) | Err(_) => Err(TokenizerError::TokenBeyondVocabulary { key, id, vocabulary }),
-    }
-}
-
+#[cfg(test)]
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;

@@ -218,6 +218,17 @@ impl Metadata {
         })
     }
 
+    /// The array of 32-bit floating-point numbers at `key`, `None` if there is no such key.
+    ///
+    /// # Errors
+    /// [`GgufError::WrongType`] when it is another type.
+    pub fn floats(&self, key: &str) -> Result<Option<&[f32]>, GgufError> {
+        self.typed(key, "an array of 32-bit floating-point numbers", |value| match value {
+            Value::Array(Array::F32(numbers)) => Some(numbers.as_slice()),
+            _ => None,
+        })
+    }
+
     /// Turns the absence of `key` into an error.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
 //! Templates as they are published, and users who try to get out of their message.
 
+mod published;
+
 use std::sync::LazyLock;
 
 use super::{ChatMessage, ChatTemplate, shield_text};
 use crate::gguf::Gguf;
 use crate::tiny;
-use crate::tokenizer::{Specials, Tokenizer};
+use crate::tokenizer::{Specials, Tokenizer, samples};
 use proptest::prelude::*;
 
 fn tokenizer() -> &'static Tokenizer {
@@ -47,6 +49,22 @@ fn special_tokens_and_loop_variables_are_there() {
 }
 
 #[test]
+fn a_special_token_that_the_model_lacks_is_nothing() {
+    let tokenizer = samples::load(samples::byte_level("default", &[("12", samples::NORMAL)])).expect("sound");
+    let template = ChatTemplate::compile("[{{ bos_token }}{{ eos_token }}]{% if bos_token is defined %}x{% endif %}");
+    let rendered = template.expect("it compiles").render(&[], &tokenizer).expect("it renders");
+    assert_eq!(rendered.text, "[]");
+}
+
+#[test]
+fn json_is_pythons() {
+    let source =
+        r#"{{ [1, "a<b>&'ö\n", none] | tojson }} {{ {"k": {"v": 1.5}} | tojson }} {{ [1] | tojson(indent=2) }}"#;
+    let text = render(source, &[]).expect("it renders");
+    assert_eq!(text, r#"[1, "a<b>&'ö\n", null] {"k": {"v": 1.5}} "#.to_owned() + "[\n  1\n]");
+}
+
+#[test]
 fn a_template_may_refuse_and_its_reason_is_told() {
     let error = render("{{ raise_exception('roles must alternate') }}", &[]).expect_err("it refuses");
     assert!(error.to_string().contains("roles must alternate"), "{error}");
@@ -76,7 +94,7 @@ proptest! {
     fn a_shielded_text_less_its_marks_is_the_text(text in "(<\\|im_(start|end)\\|>|[a<|>]){0,8}") {
         let tokenizer = tokenizer();
         let shielded = shield_text(&text, '\u{fdd0}', tokenizer);
-        prop_assert!(tokenizer.control_texts().all(|control| !shielded.contains(control)));
+        prop_assert!(!tokenizer.control().occur_in(&shielded));
         prop_assert_eq!(shielded.replace('\u{fdd0}', ""), text);
     }
 }

@@ -15,7 +15,8 @@ use tokenizers::{
     Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use super::{TokenId, TokenizerError, bad, required};
+use super::keys::{bad, required};
+use super::{TokenId, TokenizerError};
 use crate::gguf::Metadata;
 
 /// Digits one by one, before anything else.
@@ -31,25 +32,47 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// What llama.cpp means by `default`, beside GPT-2's words: punctuation first, digits in threes last.
+const PUNCTUATION: &str = r"[\p{P}\$\+<=>\^~\|]+";
+const DIGITS: &str = r"\p{N}+";
+const THREE_DIGITS: &str = r"[0-9][0-9][0-9]";
+
 /// How a text is prepared for the merges.
 struct Recipe {
+    /// As `tokenizer.ggml.pre` has it.
+    names: &'static [&'static str],
     /// Applied one after the other; each isolates what it matches.
     patterns: &'static [&'static str],
-    /// Compose characters first (Unicode NFC).
+    /// Compose characters first (Unicode NFC). llama.cpp does not; Qwen's own `tokenizer.json` does.
     compose: bool,
     /// A word that is a token is that token, whatever the merges say.
     ignore_merges: bool,
+    /// Whether a prompt gets a start token where the file says nothing.
+    adds_bos: bool,
 }
 
-fn recipe(pre: &str) -> Option<Recipe> {
-    let (patterns, compose, ignore_merges): (&[_], _, _) = match pre {
-        "smollm" => (&[DIGIT, GPT2], false, false),
-        "gpt-2" | "gpt2" | "default" => (&[GPT2], false, false),
-        "llama-bpe" | "llama3" => (&[LLAMA3], false, true),
-        "qwen2" => (&[QWEN2], true, false),
-        _ => return None,
-    };
-    Some(Recipe { patterns, compose, ignore_merges })
+const PLAIN: Recipe = Recipe { names: &[], patterns: &[], compose: false, ignore_merges: false, adds_bos: false };
+
+/// The pre-tokenizers that are known.
+const RECIPES: [Recipe; 5] = [
+    Recipe { names: &["smollm"], patterns: &[DIGIT, GPT2], ..PLAIN },
+    Recipe { names: &["gpt-2"], patterns: &[GPT2], ..PLAIN },
+    Recipe { names: &["default"], patterns: &[PUNCTUATION, GPT2, DIGITS, THREE_DIGITS], ..PLAIN },
+    Recipe {
+        names: &["llama-bpe", "llama3", "llama-v3"],
+        patterns: &[LLAMA3],
+        ignore_merges: true,
+        adds_bos: true,
+        ..PLAIN
+    },
+    Recipe { names: &["qwen2"], patterns: &[QWEN2], compose: true, ..PLAIN },
+];
+
+fn recipe(pre: &str) -> Result<&'static Recipe, TokenizerError> {
+    RECIPES.iter().find(|recipe| recipe.names.contains(&pre)).ok_or_else(|| {
+        let known: Vec<_> = RECIPES.iter().flat_map(|recipe| recipe.names).copied().collect();
+        TokenizerError::UnsupportedPreTokenizer { pre: pre.to_owned(), known: known.join(", ") }
+    })
 }
 
 /// The merges of one file behind its pre-tokenizer.
@@ -57,13 +80,12 @@ pub(super) struct ByteLevelBpe {
     model: BPE,
     splits: Vec<Split>,
     to_letters: ByteLevel,
-    compose: bool,
+    recipe: &'static Recipe,
 }
 
 impl ByteLevelBpe {
     pub(super) fn from_metadata(metadata: &Metadata, tokens: &[String]) -> Result<Self, TokenizerError> {
-        let pre = metadata.string("tokenizer.ggml.pre")?.unwrap_or("default");
-        let recipe = recipe(pre).ok_or_else(|| TokenizerError::UnsupportedPreTokenizer { pre: pre.to_owned() })?;
+        let recipe = recipe(required(metadata, "tokenizer.ggml.pre", Metadata::string)?)?;
         let splits = recipe
             .patterns
             .iter()
@@ -78,7 +100,17 @@ impl ByteLevelBpe {
             .ignore_merges(recipe.ignore_merges)
             .build()
             .map_err(TokenizerError::Bpe)?;
-        Ok(Self { model, splits, to_letters: ByteLevel::new(false, false, false), compose: recipe.compose })
+        Ok(Self { model, splits, to_letters: ByteLevel::new(false, false, false), recipe })
+    }
+
+    /// Whether a prompt gets a start token where the file says nothing.
+    pub(super) fn adds_bos(&self) -> bool {
+        self.recipe.adds_bos
+    }
+
+    /// Whether characters are composed first, so that a text can have more bytes than its tokens.
+    pub(super) fn composes(&self) -> bool {
+        self.recipe.compose
     }
 
     /// Appends the tokens of `text`. A byte that the vocabulary has no token for is left out, as llama.cpp does:
@@ -87,20 +119,34 @@ impl ByteLevelBpe {
         if text.is_empty() {
             return Ok(());
         }
-        let mut normalized = NormalizedString::from(text);
-        if self.compose {
-            NFC.normalize(&mut normalized).map_err(TokenizerError::Bpe)?;
-        }
-        let mut words = PreTokenizedString::from(normalized);
-        for split in &self.splits {
-            split.pre_tokenize(&mut words).map_err(TokenizerError::Bpe)?;
-        }
+        let mut words = self.words(text)?;
         self.to_letters.pre_tokenize(&mut words).map_err(TokenizerError::Bpe)?;
         for (word, _, _) in words.get_splits(OffsetReferential::Normalized, OffsetType::None) {
             let tokens = self.model.tokenize(word).map_err(TokenizerError::Bpe)?;
             out.extend(tokens.into_iter().map(|token| TokenId::from(token.id)));
         }
         Ok(())
+    }
+
+    /// Cuts `text` into what merges stay within.
+    fn words(&self, text: &str) -> Result<PreTokenizedString, TokenizerError> {
+        let mut normalized = NormalizedString::from(text);
+        if self.recipe.compose {
+            NFC.normalize(&mut normalized).map_err(TokenizerError::Bpe)?;
+        }
+        let mut words = PreTokenizedString::from(normalized);
+        for split in &self.splits {
+            split.pre_tokenize(&mut words).map_err(TokenizerError::Bpe)?;
+        }
+        Ok(words)
+    }
+
+    /// The words of `text`, as texts.
+    #[cfg(test)]
+    pub(super) fn word_texts(&self, text: &str) -> Vec<String> {
+        let words = self.words(text).expect("it splits");
+        let splits = words.get_splits(OffsetReferential::Normalized, OffsetType::None);
+        splits.into_iter().map(|(word, _, _)| word.to_owned()).collect()
     }
 }
 

@@ -11,20 +11,35 @@ pub enum TokenizerError {
     /// A key is missing or of the wrong kind.
     #[error(transparent)]
     Metadata(#[from] GgufError),
-    /// A tokenizer family that is not a byte-level BPE.
-    #[error("tokenizer model {model:?} is not supported, only \"gpt2\" (byte-level BPE)")]
+    /// A tokenizer family that is not known.
+    #[error("tokenizer model {model:?} is not supported, only \"gpt2\" (byte-level BPE) and \"llama\" (BPE by score)")]
     UnsupportedModel {
         /// `tokenizer.ggml.model`.
         model: String,
     },
     /// A pre-tokenizer that nobody taught halm.
-    #[error(
-        "pre-tokenizer {pre:?} is not supported, only smollm, gpt-2, default, llama-bpe and qwen2; another one would give wrong tokens"
-    )]
+    #[error("pre-tokenizer {pre:?} is not supported, only {known}; another one would give wrong tokens")]
     UnsupportedPreTokenizer {
         /// `tokenizer.ggml.pre`.
         pre: String,
+        /// The names that are supported, with commas between.
+        known: String,
     },
+    /// No token at all, or more than their numbers can count.
+    #[error("\"tokenizer.ggml.tokens\" has {tokens} entries; from 1 to 4294967295 are possible")]
+    BadVocabulary {
+        /// Its entries.
+        tokens: usize,
+    },
+    /// A vocabulary that cannot express every text.
+    #[error("\"tokenizer.ggml.tokens\" has no byte token \"<0x{byte:02X}>\"")]
+    MissingByte {
+        /// The byte.
+        byte: u8,
+    },
+    /// The search for special tokens cannot be built.
+    #[error("the search for special tokens failed: {0}")]
+    SpecialTokens(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Arrays that should be of one length are not.
     #[error("{key:?} has {found} entries for a vocabulary of {vocabulary}")]
     LengthMismatch {

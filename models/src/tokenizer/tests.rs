@@ -1,7 +1,11 @@
 //! Pre-tokenizers, special tokens and files whose tokenizer is not sound, on the tiny model's vocabulary.
 
+mod byte_level;
+mod scored;
+
 use std::sync::LazyLock;
 
+use super::samples::{self, byte_level_of as keys, load};
 use super::{Specials, TokenId, Tokenizer, TokenizerError};
 use crate::gguf::{Array, Gguf, GgufWriter, Value};
 use crate::tiny;
@@ -15,29 +19,9 @@ fn tokenizer() -> &'static Tokenizer {
     &TOKENIZER
 }
 
-/// A tokenizer over single bytes and `extra` tokens, with one key replaced or added.
+/// A tokenizer over single bytes and `extra` tokens.
 fn small(pre: &str, extra: &[(&str, i32)]) -> Result<Tokenizer, TokenizerError> {
-    let mut tokens: Vec<String> = super::byte_letters().map(String::from).collect();
-    let mut types = vec![1; tokens.len()];
-    for (text, kind) in extra {
-        tokens.push((*text).to_owned());
-        types.push(*kind);
-    }
-    load(keys(pre, tokens, types))
-}
-
-fn keys(pre: &str, tokens: Vec<String>, types: Vec<i32>) -> GgufWriter {
-    GgufWriter::new()
-        .key("tokenizer.ggml.model", Value::String("gpt2".into()))
-        .key("tokenizer.ggml.pre", Value::String(pre.into()))
-        .key("tokenizer.ggml.tokens", Value::Array(Array::String(tokens)))
-        .key("tokenizer.ggml.token_type", Value::Array(Array::I32(types)))
-        .key("tokenizer.ggml.merges", Value::Array(Array::String(vec!["1 2".into()])))
-}
-
-fn load(writer: GgufWriter) -> Result<Tokenizer, TokenizerError> {
-    let gguf = Gguf::parse(&writer.encode()).expect("the file is sound");
-    Tokenizer::from_metadata(gguf.metadata())
+    load(samples::byte_level(pre, extra))
 }
 
 fn pieces(tokenizer: &Tokenizer, text: &str, specials: Specials) -> Vec<String> {
@@ -66,8 +50,21 @@ fn smollm_takes_digits_apart_and_gpt2_does_not() {
 #[test]
 fn an_unknown_pre_tokenizer_is_an_error_that_names_it() {
     let error = small("tekken", &[("12", 1)]).expect_err("nobody taught us tekken");
-    assert!(matches!(&error, TokenizerError::UnsupportedPreTokenizer { pre } if pre == "tekken"));
-    assert!(error.to_string().contains("tekken"));
+    assert!(matches!(&error, TokenizerError::UnsupportedPreTokenizer { pre, .. } if pre == "tekken"));
+    let text = error.to_string();
+    for name in ["tekken", "smollm", "gpt-2", "default", "llama-bpe", "qwen2"] {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+}
+
+#[test]
+fn a_file_that_names_no_pre_tokenizer_is_refused() {
+    let metadata = GgufWriter::new()
+        .key("tokenizer.ggml.model", Value::String("gpt2".into()))
+        .key("tokenizer.ggml.tokens", Value::Array(Array::String(vec!["a".into()])))
+        .key("tokenizer.ggml.merges", Value::Array(Array::String(Vec::new())));
+    let error = load(metadata).expect_err("nobody knows how to cut words");
+    assert!(error.to_string().contains("tokenizer.ggml.pre"), "{error}");
 }
 
 #[test]
@@ -146,7 +143,7 @@ fn a_tokenizer_that_is_not_sound_says_what_is_wrong() {
     let beyond = keys("default", with("12"), vec![1; 257]).key("tokenizer.ggml.eos_token_id", Value::U32(257));
     let beyond = load(beyond).expect_err("257 tokens end at 256");
     assert!(matches!(beyond, TokenizerError::TokenBeyondVocabulary { id: 257, .. }), "{beyond}");
-    let other = load(GgufWriter::new().key("tokenizer.ggml.model", Value::String("llama".into())));
+    let other = load(GgufWriter::new().key("tokenizer.ggml.model", Value::String("bert".into())));
     assert!(matches!(other, Err(TokenizerError::UnsupportedModel { .. })));
 }
 
