@@ -13,6 +13,19 @@ pub const SMOLLM2_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5b
 /// When it cannot be had; the message says what to do.
 #[must_use]
 pub fn smollm2() -> PathBuf {
-    let stored = Assets::open(None).and_then(|assets| assets.model("smollm2:135m", None));
+    weights("smollm2:135m")
+}
+
+/// Gemma 3 270M, a base model without a chat template, in Q4_K_M, fetched if it is not in the cache yet.
+///
+/// # Panics
+/// When it cannot be had; the message says what to do.
+#[must_use]
+pub fn gemma3() -> PathBuf {
+    weights("gemma3:270m")
+}
+
+fn weights(model: &str) -> PathBuf {
+    let stored = Assets::open(None).and_then(|assets| assets.model(model, None));
     stored.unwrap_or_else(|error| panic!("no weights: {error}")).path
 }
