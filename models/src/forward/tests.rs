@@ -3,6 +3,9 @@
 
 use std::num::NonZeroUsize;
 
+use candle_core::quantized::gguf_file;
+use candle_core::{DType, Device, Tensor};
+use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
 use proptest::prelude::*;
 
 use super::*;
@@ -107,4 +110,54 @@ fn a_step_that_cannot_be_computed_is_refused_and_changes_nothing() {
     assert!(matches!(network.step(&[gone]), Err(StepError::UnknownSequence)));
     let logits = network.step(&[chunk(&text)]).expect("nothing had changed");
     assert_eq!(bits(&logits[0]), *one_by_one(&mut network, &text).last().expect("eight"));
+}
+
+/// What candle's models make of the same file: an implementation that nobody here wrote.
+fn candle_logits(family: Family, bytes: &[u8], tokens: &[TokenId]) -> Vec<f32> {
+    let mut reader = std::io::Cursor::new(bytes);
+    let content = gguf_file::Content::read(&mut reader).expect("candle reads it");
+    let ids: Vec<u32> = tokens.iter().map(|token| token.get()).collect();
+    let input = Tensor::from_vec(ids, (1, tokens.len()), &Device::Cpu).expect("a tensor");
+    let device = Device::Cpu;
+    let logits = match family {
+        Family::Llama | Family::LlamaQ8 => {
+            let model = quantized_llama::ModelWeights::from_gguf(content, &mut reader, &device);
+            model.and_then(|mut model| model.forward(&input, 0))
+        }
+        Family::Qwen2 => {
+            let model = quantized_qwen2::ModelWeights::from_gguf(content, &mut reader, &device);
+            model.and_then(|mut model| model.forward(&input, 0))
+        }
+        Family::Qwen3 => {
+            let model = quantized_qwen3::ModelWeights::from_gguf(content, &mut reader, &device);
+            model.and_then(|mut model| model.forward(&input, 0))
+        }
+        Family::Gemma3 => panic!("candle's gemma3 computes something else: SiLU where Gemma has GELU"),
+    };
+    logits.and_then(|logits| logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1()).expect("candle computes")
+}
+
+#[test]
+fn logits_agree_with_candles_models() {
+    // Float weights differ in the order of sums and in half-precision keys and values; 8-bit ones in how activations
+    // are rounded. The logits of these models spread over several units.
+    for (family, bound) in
+        [(Family::Llama, 0.02), (Family::LlamaQ8, 0.4), (Family::Qwen2, 0.02), (Family::Qwen3, 0.02)]
+    {
+        let mut network = network(family, 1, Isa::best());
+        let bytes = tiny::tiny(family, 1).encode();
+        for (seed, length) in [(1, 1), (2, 5), (3, 33), (4, 70)] {
+            let text = tokens(seed, length);
+            let sequence = network.open().expect("there is room");
+            let ours =
+                network.step(&[Chunk { sequence, tokens: &text, wants_logits: true }]).expect("it computes").remove(0);
+            network.close(sequence);
+            let theirs = candle_logits(family, &bytes, &text);
+            let worst = ours.iter().zip(&theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f32::max);
+            assert!(worst < bound, "{family:?} after {length} tokens: {worst}");
+            let spread =
+                theirs.iter().copied().fold(f32::MIN, f32::max) - theirs.iter().copied().fold(f32::MAX, f32::min);
+            assert!(spread > 10.0 * bound, "{family:?}: the logits hardly differ ({spread})");
+        }
+    }
 }
