@@ -32,7 +32,7 @@ pub struct PoolSpec {
     pub model: RunsModel,
     /// Worker processes.
     pub workers: u32,
-    /// Jobs that one worker interleaves.
+    /// Jobs that one worker computes together.
     pub slots_per_worker: u32,
     /// How long a worker may take to load the model.
     pub ready_within: Duration,

@@ -10,18 +10,17 @@
 
 mod architecture;
 mod cache;
+mod packed_file;
 mod pass;
 mod weights;
 
 #[cfg(test)]
 mod tests;
 
-use std::num::NonZeroUsize;
-
 use crate::engine::{Chunk, Engine, SequenceId, StepError};
 use crate::gguf::MappedGguf;
 use crate::kernel::Isa;
-use crate::stock::LoadError;
+use crate::stock::{LoadError, LoadOptions};
 use crate::threads::Pool;
 pub(crate) use architecture::{Architecture, FAMILIES};
 use cache::Cache;
@@ -49,25 +48,19 @@ pub(crate) struct Network {
 
 impl Network {
     /// Loads the network of `file`, whose vocabulary must have `vocabulary` tokens.
-    pub(crate) fn load(
-        file: &MappedGguf,
-        vocabulary: usize,
-        context_tokens_max: Option<usize>,
-        threads: NonZeroUsize,
-        isa: Isa,
-    ) -> Result<Self, LoadError> {
+    pub(crate) fn load(file: &MappedGguf, vocabulary: usize, options: &LoadOptions) -> Result<Self, LoadError> {
         let architecture = Architecture::read(file.gguf(), vocabulary)
             .map_err(|source| LoadError::Gguf { path: file.path().to_owned(), source })?;
-        let weights = Weights::load(file, &architecture)
+        let weights = Weights::load(file, &architecture, options.packed.as_deref())
             .map_err(|source| LoadError::Pack { path: file.path().to_owned(), source })?;
-        let context_tokens = architecture.context_tokens.min(context_tokens_max.unwrap_or(usize::MAX));
+        let context_tokens = architecture.context_tokens.min(options.context_tokens_max.unwrap_or(usize::MAX));
         Ok(Self {
             cache: Cache::new(&architecture),
-            pass: Pass::new(&architecture, threads),
-            pool: Pool::new(threads),
+            pass: Pass::new(&architecture, options.threads),
+            pool: Pool::new(options.threads),
             weights,
             architecture,
-            isa,
+            isa: options.isa,
             context_tokens,
         })
     }

@@ -9,7 +9,7 @@ mod error;
 pub use error::{LoadError, OpenError};
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::engine::{Chunk, Engine, SequenceId, StepError};
 use crate::forward::{Architecture, FAMILIES, Network};
@@ -34,12 +34,15 @@ pub struct LoadOptions {
     pub context_tokens_max: Option<usize>,
     /// Instructions to compute with. All give the same bits.
     pub isa: Isa,
+    /// A file with the packed weights, for all processes that load this model; it is made if it is not there. `None`: they
+    /// are packed in memory.
+    pub packed: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
     /// One thread, the whole context, the best instructions that this processor has.
     fn default() -> Self {
-        Self { threads: NonZeroUsize::MIN, context_tokens_max: None, isa: Isa::best() }
+        Self { threads: NonZeroUsize::MIN, context_tokens_max: None, isa: Isa::best(), packed: None }
     }
 }
 
@@ -84,7 +87,7 @@ impl Model {
             .map_err(|source| LoadError::Tokenizer { path: path.to_owned(), source })?;
         let template = chat_template(&file)?;
         let vocabulary = tokenizer.vocabulary();
-        let engine = Network::load(&file, vocabulary, options.context_tokens_max, options.threads, options.isa)?;
+        let engine = Network::load(&file, vocabulary, options)?;
         let facts = ModelFacts {
             architecture,
             context_tokens: engine.context_tokens(),

@@ -160,10 +160,13 @@ fn network(writer: GgufWriter, family: Family) -> GgufWriter {
         .key(&key("rope.dimension_count"), count(family.head()))
         .key(&key("rope.freq_base"), Value::F32(10_000.0))
         .key(&key("attention.layer_norm_rms_epsilon"), Value::F32(1e-5));
-    if family != Family::Gemma3 {
-        return writer;
+    match family {
+        Family::Llama | Family::LlamaQ8 | Family::Qwen2 => writer,
+        Family::Qwen3 => writer.key(&key("attention.key_length"), count(family.head())),
+        Family::Gemma3 => writer
+            .key(&key("attention.key_length"), count(family.head()))
+            .key(&key("attention.sliding_window"), count(WINDOW)),
     }
-    writer.key(&key("attention.key_length"), count(family.head())).key(&key("attention.sliding_window"), count(WINDOW))
 }
 
 fn tokenizer(writer: GgufWriter) -> GgufWriter {

@@ -131,7 +131,7 @@ pub struct ModelConfig {
     /// Worker processes. One worker's slots are kept free for what another's death leaves, so 2 is the least that takes
     /// over at once.
     pub workers: u32,
-    /// Jobs that one worker interleaves.
+    /// Jobs that one worker computes together.
     pub slots: u32,
     /// Threads of each worker; 0: the machine's cores divided by the workers, at least 1.
     pub threads: usize,

@@ -33,6 +33,8 @@ pub struct ServedModel {
     pub config: ModelConfig,
     /// Where its weights are.
     pub stored: StoredModel,
+    /// Where they are kept as the kernels read them, for all workers on this host.
+    pub packed: PathBuf,
 }
 
 /// Finds, or fetches, the weights of every configured model.
@@ -45,7 +47,8 @@ pub fn models(config: &Config, assets: &Assets) -> anyhow::Result<Vec<ServedMode
         let stored = assets.model(&model.name, given)?;
         // A file that no worker could load is refused here, before anything starts.
         Model::inspect(&stored.path)?;
-        Ok(ServedModel { config: model.clone(), stored })
+        let packed = assets.dir().join("packed").join(&stored.digest);
+        Ok(ServedModel { config: model.clone(), stored, packed })
     };
     let models: Vec<ServedModel> = config.models.iter().map(find).collect::<anyhow::Result<_>>()?;
     for (at, model) in models.iter().enumerate() {
@@ -163,6 +166,7 @@ fn pool(model: &ServedModel, link: &Link, memory_share: Option<u64>) -> anyhow::
             digest: runs.digest.clone(),
             threads: threads(&model.config),
             context_tokens_max: (model.config.context_tokens > 0).then_some(model.config.context_tokens),
+            packed: Some(model.packed.clone()),
             memory_bytes_max: match model.config.memory_mb {
                 0 => memory_share,
                 mb => Some(mb.saturating_mul(1_000_000)),

@@ -44,6 +44,8 @@ pub struct WorkerSpec {
     pub threads: NonZeroUsize,
     /// Most tokens of prompt and answer; `None` for as many as the model can.
     pub context_tokens_max: Option<usize>,
+    /// Where packed weights are kept.
+    pub packed: Option<PathBuf>,
     /// Most bytes of memory of its own; what it asks for beyond is refused, which ends it.
     pub memory_bytes_max: Option<u64>,
     /// Who started it; a worker whose parent is another has been orphaned already.
@@ -63,8 +65,12 @@ pub fn run(spec: &WorkerSpec) -> anyhow::Result<()> {
     beat(Arc::clone(&output), Arc::clone(&pulse), spec.digest.clone());
     let commands = read_commands();
     let began = Instant::now();
-    let options =
-        LoadOptions { threads: spec.threads, context_tokens_max: spec.context_tokens_max, ..LoadOptions::default() };
+    let options = LoadOptions {
+        threads: spec.threads,
+        context_tokens_max: spec.context_tokens_max,
+        packed: spec.packed.clone(),
+        ..LoadOptions::default()
+    };
     let model = Model::load(&spec.weights, &options)?;
     output.send(&Event::Ready {
         context_tokens: u32::try_from(model.facts().context_tokens).unwrap_or(u32::MAX),

@@ -219,6 +219,7 @@ pub(crate) fn spec() -> WorkerSpec {
         digest: digest(),
         threads: NonZeroUsize::MIN,
         context_tokens_max: Some(1024),
+        packed: None,
         memory_bytes_max: Some(MEMORY_BYTES_MAX),
         parent: std::process::id(),
     }

@@ -31,7 +31,7 @@ pub struct Settings {
     pub digest: halm_protocol::Digest,
     /// Workers in the pool.
     pub workers: u32,
-    /// Jobs that one worker interleaves.
+    /// Jobs that one worker computes together.
     pub slots_per_worker: u32,
     /// Deaths of workers after which a job is quarantined. Two could be bad luck on a dying host.
     pub deaths_max: u32,

@@ -19,7 +19,8 @@ fn network(family: Family, threads: usize, isa: Isa) -> Network {
     std::fs::write(file.path(), tiny::tiny(family, 1).encode()).expect("a few kilobytes fit");
     let mapped = MappedGguf::open(file.path()).expect("it is sound");
     let threads = NonZeroUsize::new(threads).expect("above zero");
-    Network::load(&mapped, tiny::VOCABULARY, None, threads, isa).expect("it loads")
+    let options = LoadOptions { threads, isa, ..LoadOptions::default() };
+    Network::load(&mapped, tiny::VOCABULARY, &options).expect("it loads")
 }
 
 fn tokens(seed: u64, count: usize) -> Vec<TokenId> {
@@ -143,8 +144,7 @@ fn candle_logits(family: Family, bytes: &[u8], tokens: &[TokenId]) -> Vec<f32> {
 fn logits_agree_with_candles_models() {
     // Float weights differ in the order of sums and in half-precision keys and values; 8-bit ones in how activations
     // are rounded. The logits of these models spread over several units.
-    for (family, bound) in
-        [(Family::Llama, 0.02), (Family::LlamaQ8, 0.4), (Family::Qwen2, 0.02), (Family::Qwen3, 0.02)]
+    for (family, bound) in [(Family::Llama, 0.02), (Family::LlamaQ8, 0.4), (Family::Qwen2, 0.02), (Family::Qwen3, 0.02)]
     {
         let mut network = network(family, 1, Isa::best());
         let bytes = tiny::tiny(family, 1).encode();
@@ -162,4 +162,32 @@ fn logits_agree_with_candles_models() {
             assert!(spread > 10.0 * bound, "{family:?}: the logits hardly differ ({spread})");
         }
     }
+}
+
+#[test]
+fn packed_weights_are_kept_found_again_and_never_trusted_when_they_are_not_sound() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (weights, packed) = (folder.path().join("tiny.gguf"), folder.path().join("packed").join("tiny"));
+    let text = tokens(3, 20);
+    let mut logits = |seed: u64| {
+        std::fs::write(&weights, tiny::tiny(Family::LlamaQ8, seed).encode()).expect("a few kilobytes fit");
+        let mapped = MappedGguf::open(&weights).expect("it is sound");
+        let options = LoadOptions { packed: Some(packed.clone()), ..LoadOptions::default() };
+        one_by_one(&mut Network::load(&mapped, tiny::VOCABULARY, &options).expect("it loads"), &text)
+    };
+    let first = logits(1);
+    let written = std::fs::read(&packed).expect("it was written");
+    assert_eq!(logits(1), first, "out of the packed file");
+    assert_eq!(std::fs::read(&packed).expect("it is there"), written, "it was not written again");
+
+    for damage in [64, 1000, written.len() - 1] {
+        let mut torn = written.clone();
+        torn[damage] ^= 1;
+        std::fs::write(&packed, &torn).expect("it fits");
+        assert_eq!(logits(1), first, "byte {damage} was trusted");
+        assert_eq!(std::fs::read(&packed).expect("it is there"), written, "it was made again");
+    }
+    std::fs::write(&packed, &written[..written.len() / 2]).expect("it fits");
+    assert_eq!(logits(1), first, "half a file was trusted");
+    assert_eq!(std::fs::read_dir(folder.path().join("packed")).expect("a folder").count(), 1, "nothing else is left");
 }

@@ -2,9 +2,14 @@
 //!
 //! Owns taking them out of a file. It must never compute with them.
 
-use half::{bf16, f16};
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
 
-use super::Architecture;
+use half::{bf16, f16};
+use memmap2::Mmap;
+
+use super::{Architecture, packed_file};
 use crate::gguf::{MappedGguf, TensorEntry, TensorType};
 use crate::kernel::{PackError, Packed};
 
@@ -54,8 +59,30 @@ pub(super) struct Projection {
 }
 
 impl Weights {
-    pub(super) fn load(file: &MappedGguf, architecture: &Architecture) -> Result<Self, TensorError> {
-        let source = Source { file };
+    /// Loads them: out of a packed file at `packed` if there is a sound one, otherwise out of the weights' file, and then the
+    /// packed file is written for the next process.
+    pub(super) fn load(
+        file: &MappedGguf,
+        architecture: &Architecture,
+        packed: Option<&Path>,
+    ) -> Result<Self, TensorError> {
+        let Some(path) = packed else { return Self::from(file, architecture, None) };
+        if let Some(map) = packed_file::open(path, file) {
+            return Self::from(file, architecture, Some(map));
+        }
+        let own = Self::from(file, architecture, None)?;
+        if let Err(error) = packed_file::write(path, file, own.matrices().into_iter().map(Packed::as_bytes)) {
+            eprintln!("packed weights are not kept: write {}: {error}", path.display());
+            return Ok(own);
+        }
+        match packed_file::open(path, file) {
+            Some(map) => Self::from(file, architecture, Some(map)),
+            None => Ok(own),
+        }
+    }
+
+    fn from(file: &MappedGguf, architecture: &Architecture, map: Option<Arc<Mmap>>) -> Result<Self, TensorError> {
+        let source = Source { file, map, next: Cell::new(packed_file::HEAD_BYTES) };
         let head = file.gguf().tensors().get("output.weight").map(|_| source.matrix("output.weight")).transpose()?;
         Ok(Self {
             embedding: source.matrix("token_embd.weight")?,
@@ -69,20 +96,28 @@ impl Weights {
 }
 
 impl Weights {
+    /// All matrices, in the order in which they are loaded.
+    fn matrices(&self) -> Vec<&Packed> {
+        let mut matrices: Vec<&Packed> = self.head.iter().collect();
+        matrices.push(&self.embedding);
+        matrices.extend(self.layers.iter().flat_map(Layer::matrices));
+        matrices
+    }
+
     /// Bytes of the matrices that every token goes through.
     pub(super) fn read_bytes(&self) -> usize {
-        let of_layer = |layer: &Layer| {
-            let Layer { query, key, value, output, gate, up, down, .. } = layer;
-            [&query.weight, &key.weight, &value.weight, output, gate, up, down]
-                .iter()
-                .map(|matrix| matrix.bytes())
-                .sum::<usize>()
-        };
+        let of_layer = |layer: &Layer| layer.matrices().map(Packed::bytes).into_iter().sum::<usize>();
         self.head.as_ref().unwrap_or(&self.embedding).bytes() + self.layers.iter().map(of_layer).sum::<usize>()
     }
 }
 
 impl Layer {
+    /// In the order in which they are loaded.
+    fn matrices(&self) -> [&Packed; 7] {
+        let Self { query, key, value, output, gate, up, down, .. } = self;
+        [&query.weight, &key.weight, &value.weight, output, gate, up, down]
+    }
+
     fn load(source: &Source<'_>, architecture: &Architecture, index: usize) -> Result<Self, TensorError> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let matrix = |part: &str| source.matrix(&name(part));
@@ -113,6 +148,9 @@ impl Layer {
 /// Where tensors come from. [`Architecture::read`] has checked that they are there, with their shapes.
 struct Source<'a> {
     file: &'a MappedGguf,
+    /// The packed matrices, if there are any, and where the next one begins.
+    map: Option<Arc<Mmap>>,
+    next: Cell<usize>,
 }
 
 impl Source<'_> {
@@ -127,6 +165,12 @@ impl Source<'_> {
     fn matrix(&self, name: &str) -> Result<Packed, TensorError> {
         let (entry, bytes) = self.entry(name);
         let size = |at: usize| usize::try_from(entry.dimensions()[at]).expect("checked against the shape");
+        if let Some(map) = &self.map
+            && let Some(packed) = Packed::mapped(entry.kind(), size(0), size(1), map, self.next.get())
+        {
+            self.next.set(self.next.get() + packed.bytes());
+            return Ok(packed);
+        }
         Packed::pack(entry.kind(), bytes, size(0), size(1))
             .map_err(|source| TensorError { tensor: name.to_owned(), source })
     }

@@ -1,7 +1,12 @@
 //! A weight matrix in tiles.
 //!
 //! Owns packing a GGUF tensor and reading single columns back (an embedding table that is also the head). It must never
-//! multiply. Tiles of 32 columns stand one after the other, the blocks of each along k.
+//! multiply. Tiles of 32 columns stand one after the other, the blocks of each along k. They are in memory of its own, or in
+//! a mapped file that every process on the host shares.
+
+use std::sync::Arc;
+
+use memmap2::Mmap;
 
 use super::block::{self, Column, Format};
 use super::{BLOCK, COLUMNS};
@@ -13,7 +18,19 @@ pub(crate) struct Packed {
     format: Format,
     k: usize,
     n: usize,
-    tiles: Vec<CacheLine>,
+    tiles: Tiles,
+}
+
+/// Where the tiles are.
+#[derive(Debug)]
+enum Tiles {
+    Own(Vec<CacheLine>),
+    /// Bytes of a mapped file from `start` on, which is a multiple of 64.
+    Mapped {
+        map: Arc<Mmap>,
+        start: usize,
+        bytes: usize,
+    },
 }
 
 /// What the vector units load at a time, so that no load crosses a cache line.
@@ -45,13 +62,12 @@ impl Packed {
         }
         let row_bytes = bytes.len() / n.max(1);
         let (blocks, tile_bytes) = (k.div_ceil(BLOCK), format.tile_bytes());
-        let mut packed = Self { format, k, n, tiles: Vec::new() };
-        let lines = n.div_ceil(COLUMNS) * blocks * tile_bytes / 64;
-        packed.tiles.resize(lines, CacheLine([0; 64]));
+        let mut tiles = vec![CacheLine([0; 64]); packed_bytes(format, k, n) / 64];
+        let all = as_bytes_mut(&mut tiles);
         for column in 0..n {
             let row = &bytes[column * row_bytes..][..row_bytes];
             for index in 0..blocks {
-                let tile = packed.tile_mut(column / COLUMNS, index);
+                let tile = &mut all[(column / COLUMNS * blocks + index) * tile_bytes..][..tile_bytes];
                 if format.is_float() {
                     write_floats(format, tile, column % COLUMNS, row, index);
                 } else {
@@ -59,7 +75,23 @@ impl Packed {
                 }
             }
         }
-        Ok(packed)
+        Ok(Self { format, k, n, tiles: Tiles::Own(tiles) })
+    }
+
+    /// A matrix that was packed before and stands in a file from `start` on; `None` if it does not fit there.
+    pub(crate) fn mapped(kind: TensorType, k: usize, n: usize, map: &Arc<Mmap>, start: usize) -> Option<Self> {
+        let format = Format::of(kind)?;
+        let bytes = packed_bytes(format, k, n);
+        let fits = start.is_multiple_of(64) && start.checked_add(bytes)? <= map.len();
+        fits.then(|| Self { format, k, n, tiles: Tiles::Mapped { map: Arc::clone(map), start, bytes } })
+    }
+
+    /// All tiles, as they stand in a file.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.tiles {
+            Tiles::Own(lines) => as_bytes(lines),
+            Tiles::Mapped { map, start, bytes } => &map[*start..*start + *bytes],
+        }
     }
 
     pub(crate) fn n(&self) -> usize {
@@ -82,20 +114,13 @@ impl Packed {
 
     /// Bytes that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.tiles.len() * 64
+        packed_bytes(self.format, self.k, self.n)
     }
 
     /// The blocks of one column of tiles, one after the other.
     pub(super) fn tile_column(&self, tile: usize) -> &[u8] {
         let bytes = self.blocks() * self.format.tile_bytes();
-        let lines = &self.tiles[tile * bytes / 64..(tile + 1) * bytes / 64];
-        as_bytes(lines)
-    }
-
-    fn tile_mut(&mut self, tile: usize, index: usize) -> &mut [u8] {
-        let bytes = self.format.tile_bytes();
-        let at = (tile * self.blocks() + index) * bytes / 64;
-        as_bytes_mut(&mut self.tiles[at..at + bytes / 64])
+        &self.as_bytes()[tile * bytes..(tile + 1) * bytes]
     }
 
     /// The weights of one column: what a token's embedding is, when this is an embedding table.
@@ -124,6 +149,11 @@ impl Packed {
             }
         }
     }
+}
+
+/// Bytes of a matrix: whole tiles, each of whole cache lines.
+fn packed_bytes(format: Format, k: usize, n: usize) -> usize {
+    n.div_ceil(COLUMNS) * k.div_ceil(BLOCK) * format.tile_bytes()
 }
 
 fn write_floats(format: Format, tile: &mut [u8], column: usize, row: &[u8], index: usize) {

@@ -42,16 +42,28 @@ pub(super) struct BenchArgs {
     /// Only load, print one token and end
     #[arg(long, hide = true)]
     first_token: bool,
+    /// Where packed weights are kept
+    #[arg(long, hide = true)]
+    packed: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let path = find(&args.model)?;
-    let options = LoadOptions { threads: args.threads, isa: isa(args.isa.as_deref())?, ..LoadOptions::default() };
+    let options = LoadOptions {
+        threads: args.threads,
+        isa: isa(args.isa.as_deref())?,
+        packed: Some(match &args.packed {
+            Some(given) => given.clone(),
+            None => packed(&path)?,
+        }),
+        ..LoadOptions::default()
+    };
     if args.first_token {
         return first_token(&path, &options);
     }
-    let started = time_to_first_token(&path, args)?;
+    // Loaded first: a process that starts finds packed weights, unless it is the first of all.
     let mut model = Model::load(&path, &options)?;
+    let started = time_to_first_token(&path, args, &options)?;
     let rounds: Vec<Measured> =
         (0..args.rounds.get()).map(|_| bench::round(&mut model)).collect::<Result<_, _>>().context("measure")?;
     let median = |of: fn(&Measured) -> f64| {
@@ -85,6 +97,13 @@ fn find(model: &str) -> anyhow::Result<PathBuf> {
     Ok(if path.is_file() { path.to_owned() } else { Assets::open(None)?.model(model, None)?.path })
 }
 
+/// Where the workers of a replica keep them.
+fn packed(weights: &Path) -> anyhow::Result<PathBuf> {
+    let assets = Assets::open(None)?;
+    let digest = halm_models::Digest::of_file(weights)?;
+    Ok(assets.dir().join("packed").join(digest.to_string()))
+}
+
 fn isa(name: Option<&str>) -> anyhow::Result<Isa> {
     let Some(name) = name else { return Ok(Isa::best()) };
     let available = Isa::available();
@@ -112,12 +131,15 @@ fn first_token(path: &Path, options: &LoadOptions) -> anyhow::Result<ExitCode> {
 }
 
 /// The median of some starts, in seconds.
-fn time_to_first_token(path: &Path, args: &BenchArgs) -> anyhow::Result<f64> {
+fn time_to_first_token(path: &Path, args: &BenchArgs, options: &LoadOptions) -> anyhow::Result<f64> {
     let mut times = Vec::new();
     for _ in 0..args.rounds.get() {
         let began = Instant::now();
         let mut command = Command::new(std::env::current_exe().context("find the halm binary")?);
         command.args(["bench", "--first-token", "--threads", &args.threads.to_string(), "--model"]).arg(path);
+        if let Some(packed) = &options.packed {
+            command.arg("--packed").arg(packed);
+        }
         if let Some(isa) = &args.isa {
             command.args(["--isa", isa]);
         }

@@ -26,6 +26,9 @@ pub(super) struct WorkerArgs {
     /// Most tokens of prompt and answer
     #[arg(long)]
     context_tokens: Option<usize>,
+    /// Where packed weights are kept
+    #[arg(long)]
+    packed: Option<PathBuf>,
     /// Most bytes of memory of its own
     #[arg(long)]
     memory_bytes: Option<u64>,
@@ -46,6 +49,7 @@ pub(super) fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
         digest: Digest::try_from(args.digest)?,
         threads: args.threads,
         context_tokens_max: args.context_tokens,
+        packed: args.packed,
         memory_bytes_max: args.memory_bytes,
         parent: args.parent,
     };

@@ -129,6 +129,9 @@ impl WorkerProgram {
         if let Some(tokens) = self.spec.context_tokens_max {
             command.args(["--context-tokens", &tokens.to_string()]);
         }
+        if let Some(packed) = &self.spec.packed {
+            command.arg("--packed").arg(packed);
+        }
         if let Some(bytes) = self.spec.memory_bytes_max {
             command.args(["--memory-bytes", &bytes.to_string()]);
         }
