@@ -169,7 +169,7 @@ fn packed_weights_are_kept_found_again_and_never_trusted_when_they_are_not_sound
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (weights, packed) = (folder.path().join("tiny.gguf"), folder.path().join("packed").join("tiny"));
     let text = tokens(3, 20);
-    let mut logits = |seed: u64| {
+    let logits = |seed: u64| {
         std::fs::write(&weights, tiny::tiny(Family::LlamaQ8, seed).encode()).expect("a few kilobytes fit");
         let mapped = MappedGguf::open(&weights).expect("it is sound");
         let options = LoadOptions { packed: Some(packed.clone()), ..LoadOptions::default() };
