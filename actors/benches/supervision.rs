@@ -15,6 +15,8 @@
 //! setting changes, so fewer children of it are crashed. Ours has the same window, no limit and no back-off, and keeps
 //! its crash reports.
 
+#![expect(clippy::disallowed_methods, reason = "bare actors are what ours are compared with")]
+
 #[path = "supervision/bare.rs"]
 mod bare;
 #[path = "supervision/ours.rs"]
