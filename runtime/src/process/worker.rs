@@ -88,7 +88,7 @@ impl WorkerProcess for WorkerProgram {
             let talk = async {
                 tokio::select! {
                     () = write(stdin, queued) => {}
-                    () = listen(stdout, event.as_ref()) => {}
+                    () = listen(stdout, event.as_ref(), reaped.clone()) => {}
                     () = after(reaped.clone(), LAST_WORDS) => {}
                 }
             };
@@ -160,15 +160,17 @@ enum Silence {
     HalfAFrame,
 }
 
-/// Passes events on until there are no more; says why, if the process lives on all the same.
-async fn listen(mut stdout: ChildStdout, event: &(dyn Fn(ProcessEvent) + Send + Sync)) {
+/// Passes events on until there are no more; says why, if the process lives on all the same. If it does not, that is all.
+async fn listen(mut stdout: ChildStdout, event: &(dyn Fn(ProcessEvent) + Send + Sync), reaped: watch::Receiver<bool>) {
     let (grace, told) = match read(&mut stdout, event).await {
         Silence::Garbage(seen) => (Duration::ZERO, ProcessEvent::Garbage(seen)),
         Silence::Closed => (CLOSED_GRACE, ProcessEvent::PipeClosed),
         Silence::HalfAFrame => (CLOSED_GRACE, ProcessEvent::Garbage("half a frame, and the end".to_owned())),
     };
-    tokio::time::sleep(grace).await;
-    event(told);
+    tokio::select! {
+        () = after(reaped, Duration::ZERO) => return,
+        () = tokio::time::sleep(grace) => event(told),
+    }
     // The owner kills it; until then its other pipe stays open, so that it does not end in its own way first.
     std::future::pending::<()>().await;
 }
