@@ -49,6 +49,7 @@ pub(crate) struct Network {
 impl Network {
     /// Loads the network of `file`, whose vocabulary must have `vocabulary` tokens.
     pub(crate) fn load(file: &MappedGguf, vocabulary: usize, options: &LoadOptions) -> Result<Self, LoadError> {
+        check_isa(options.isa, Isa::available())?;
         let architecture = Architecture::read(file.gguf(), vocabulary)
             .map_err(|source| LoadError::Gguf { path: file.path().to_owned(), source })?;
         let weights = Weights::load(file, &architecture, options.packed.as_deref())
@@ -84,6 +85,11 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// The kernels rely on it that the processor has what they are told to use.
+fn check_isa(wanted: Isa, available: Vec<Isa>) -> Result<(), LoadError> {
+    if available.contains(&wanted) { Ok(()) } else { Err(LoadError::Isa { wanted, available }) }
 }
 
 impl Engine for Network {

@@ -435,7 +435,10 @@ impl State {
 
     /// Lays by what is known of an end, for the report that may come; its reason is the core's.
     fn keep_evidence(&mut self, run: &Run, crash: Crash) -> ExitReason {
-        self.evidence.insert(run.key, (run.incarnation, crash.evidence));
+        // A start that was abandoned may report after its child was forgotten.
+        if self.recipes.contains_key(&run.key) {
+            self.evidence.insert(run.key, (run.incarnation, crash.evidence));
+        }
         crash.reason
     }
 

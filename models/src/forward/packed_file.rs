@@ -9,8 +9,9 @@
 //! Layout: 64 bytes of head (magic, version, checksum and length of the rest, length of the weights' file and checksum of
 //! its header), then the matrices in the order in which [`super::weights`] asks for them.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,15 +33,25 @@ pub(super) fn open(path: &Path, weights: &MappedGguf) -> Option<Arc<Mmap>> {
     (head == make_head(rest, weights)).then(|| Arc::new(map))
 }
 
-/// Writes the matrices to a file.
+/// Writes the matrices to a file, unless another process is doing so: then there will be one soon. What a process leaves
+/// that dies here is written over by the next.
 pub(super) fn write<'a>(
     path: &Path,
     weights: &MappedGguf,
-    matrices: impl Iterator<Item = &'a [u8]> + Clone,
+    mut matrices: impl Iterator<Item = &'a [u8]> + Clone,
 ) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let part = folder.join(format!(".{}.{}", std::process::id(), path.file_name().unwrap_or_default().display()));
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    let part = path.with_added_extension("part");
+    let mut file = File::options().create(true).truncate(false).write(true).open(&part)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // Whoever had the lock has renamed this very file into its place; it is mapped by others and not ours to write.
+    if std::fs::metadata(&part).map(|now| now.ino()).ok() != Some(file.metadata()?.ino()) {
+        return Ok(());
+    }
     let mut checksum = crc32fast::Hasher::new();
     let mut bytes = 0;
     for matrix in matrices.clone() {
@@ -48,14 +59,14 @@ pub(super) fn write<'a>(
         bytes += matrix.len();
     }
     let written = (|| {
-        let mut file = File::create(&part)?;
+        file.set_len(0)?;
         file.write_all(&head(checksum.finalize(), bytes, weights))?;
-        matrices.into_iter().try_for_each(|matrix| file.write_all(matrix))?;
+        matrices.try_for_each(|matrix| file.write_all(matrix))?;
         file.sync_all()?;
         std::fs::rename(&part, path)
     })();
     if written.is_err() {
-        // What could not be written is in nobody's way but the disk's.
+        // A disk that is full needs it least.
         let _ = std::fs::remove_file(&part);
     }
     written

@@ -194,5 +194,17 @@ fn packed_weights_are_kept_found_again_and_never_trusted_when_they_are_not_sound
     }
     std::fs::write(&packed, &written[..written.len() / 2]).expect("it fits");
     assert_eq!(logits(1), first, "half a file was trusted");
+    // What a process left that died while it wrote.
+    std::fs::remove_file(&packed).expect("it was there");
+    std::fs::write(packed.with_added_extension("part"), vec![7; written.len() * 2]).expect("it fits");
+    assert_eq!(logits(1), first);
+    assert_eq!(std::fs::read(&packed).expect("it is there"), written, "the remains were written over");
     assert_eq!(std::fs::read_dir(folder.path().join("packed")).expect("a folder").count(), 1, "nothing else is left");
+}
+
+#[test]
+fn instructions_that_the_processor_does_not_have_are_refused() {
+    let refused = check_isa(Isa::Avx512Vnni, vec![Isa::Plain, Isa::Avx2]).expect_err("it is not among them");
+    assert_eq!(refused.to_string(), "compute with avx512-vnni: this processor has only plain, avx2");
+    assert!(Isa::available().into_iter().all(|isa| check_isa(isa, Isa::available()).is_ok()));
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crate::engine::Disposition;
 use crate::forward::TensorError;
 use crate::gguf::GgufError;
+use crate::kernel::Isa;
 use crate::sampler::InvalidSampling;
 use crate::template::TemplateError;
 use crate::tokenizer::TokenizerError;
@@ -62,6 +63,14 @@ pub enum LoadError {
         /// What is wrong.
         source: TemplateError,
     },
+    /// Instructions that this processor does not have.
+    #[error("compute with {}: this processor has only {}", .wanted.name(), names(.available))]
+    Isa {
+        /// What was asked for.
+        wanted: Isa,
+        /// What there is.
+        available: Vec<Isa>,
+    },
     /// A tensor that no kernel takes.
     #[error("load the weights of {path:?}: {source}")]
     Pack {
@@ -70,6 +79,10 @@ pub enum LoadError {
         /// Which, and why.
         source: TensorError,
     },
+}
+
+fn names(available: &[Isa]) -> String {
+    available.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ")
 }
 
 impl LoadError {
@@ -83,6 +96,7 @@ impl LoadError {
             | Self::Tokenizer { .. }
             | Self::Template { .. }
             | Self::Pack { .. } => Disposition::Poison,
+            Self::Isa { .. } => Disposition::Fatal,
         }
     }
 }
