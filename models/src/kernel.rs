@@ -25,7 +25,7 @@ mod rows;
 mod tests;
 
 pub(crate) use lanes::{
-    KEYS, attend_block, finish_attention, gelu_mul, norm, rope_interleaved, rope_split, silu_mul, widen,
+    KEYS, attend_block, finish_attention, gelu_mul, norm, norm_in_place, rope_interleaved, rope_split, silu_mul, widen,
 };
 pub(crate) use multiply::multiply;
 pub use packed::PackError;

@@ -328,8 +328,7 @@ impl Step<'_> {
     fn turn_head(&self, values: &mut [f32], row: usize, index: usize, norm: Option<&[f32]>) {
         let half = self.architecture.head / 2;
         if let Some(weight) = norm {
-            let before = values.to_vec();
-            kernel::norm(self.isa, &before, weight, self.architecture.epsilon, values);
+            kernel::norm_in_place(self.isa, values, weight, self.architecture.epsilon);
         }
         let (_, cosines, sines) = &self.turns[usize::from(self.is_local(index))];
         let part = row * half..(row + 1) * half;
@@ -452,13 +451,12 @@ impl Step<'_> {
     fn norm_addend(&self, thread: Thread<'_>, weight: Option<&[f32]>) {
         let Some(weight) = weight else { return };
         let width = self.architecture.embedding;
-        let mut normed = vec![0.0; width];
         for row in thread.share(self.rows.len()) {
             let place = row * width..(row + 1) * width;
             unsafe {
-                let addend = self.addend.read(place.clone());
-                kernel::norm(self.isa, addend, weight, self.architecture.epsilon, &mut normed);
-                self.stream.part(place).iter_mut().zip(&normed).for_each(|(sum, value)| *sum += value);
+                let addend = self.addend.part(place.clone());
+                kernel::norm_in_place(self.isa, addend, weight, self.architecture.epsilon);
+                self.stream.part(place).iter_mut().zip(addend).for_each(|(sum, value)| *sum += *value);
             }
         }
     }

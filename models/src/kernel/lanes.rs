@@ -59,6 +59,11 @@ for_each_isa! {
 }
 
 for_each_isa! {
+    /// The same where it stands.
+    pub(crate) fn norm_in_place(x: &mut [f32], weight: &[f32], epsilon: f32) = norm_in_place_body;
+}
+
+for_each_isa! {
     /// `out = silu(gate) * up`.
     pub(crate) fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = silu_mul_body;
 }
@@ -166,8 +171,21 @@ fn sum_of_squares(x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
+fn norm_scale(x: &[f32], epsilon: f32) -> f32 {
+    1.0 / (sum_of_squares(x) / x.len() as f32 + epsilon).sqrt()
+}
+
+#[inline(always)]
+fn norm_in_place_body(x: &mut [f32], weight: &[f32], epsilon: f32) {
+    let scale = norm_scale(x, epsilon);
+    for (value, weight) in x.iter_mut().zip(weight) {
+        *value = *value * scale * weight;
+    }
+}
+
+#[inline(always)]
 fn norm_body(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let scale = 1.0 / (sum_of_squares(x) / x.len() as f32 + epsilon).sqrt();
+    let scale = norm_scale(x, epsilon);
     for ((out, value), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = value * scale * weight;
     }

@@ -128,6 +128,9 @@ fn the_functions_between_give_the_plain_bits() {
         let mut bits: Vec<u32> = Vec::new();
         norm(isa, &x, &y, 1e-5, &mut out);
         bits.extend(out.iter().map(|value| value.to_bits()));
+        let mut there = x.clone();
+        norm_in_place(isa, &mut there, &y, 1e-5);
+        assert_eq!(there, out);
         silu_mul(isa, &x, &y, &mut out);
         bits.extend(out.iter().map(|value| value.to_bits()));
         gelu_mul(isa, &x, &y, &mut out);
