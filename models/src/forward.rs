@@ -9,6 +9,7 @@
 //! whoever computes it.
 
 mod architecture;
+mod attention;
 mod cache;
 mod packed_file;
 mod pass;

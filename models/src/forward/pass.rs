@@ -11,15 +11,13 @@ use half::slice::HalfFloatSliceExt;
 
 use super::ROWS_MAX;
 use super::architecture::{Activation, Architecture, RopePairs};
+use super::attention::ROWS_OF_A_UNIT;
 use super::cache::{Cache, Layout};
 use super::weights::{Layer, Projection, Weights};
 use crate::engine::Chunk;
-use crate::kernel::{self, BLOCK, COLUMNS, Isa, KEYS, Packed, Rows, SharedRows};
+use crate::kernel::{self, COLUMNS, Isa, KEYS, Packed, Rows, SharedRows};
 use crate::shared::Shared;
 use crate::threads::{Pool, Thread};
-
-/// Rows of a chunk that share the work of making a page's keys and values floats.
-const ROWS_OF_A_UNIT: usize = 16;
 
 /// The buffers.
 #[derive(Debug)]
@@ -60,15 +58,15 @@ struct Turns {
 
 /// What a thread needs for itself.
 #[derive(Debug)]
-struct Scratch {
+pub(super) struct Scratch {
     /// `[head][KEYS]`.
-    keys: Vec<f32>,
+    pub(super) keys: Vec<f32>,
     /// `[KEYS][head]`.
-    values: Vec<f32>,
+    pub(super) values: Vec<f32>,
     /// `[rows][COLUMNS]`.
-    gate: Vec<f32>,
+    pub(super) gate: Vec<f32>,
     /// `[rows of a unit][heads of a group]`: largest score, and sum.
-    states: Vec<[f32; 2]>,
+    pub(super) states: Vec<[f32; 2]>,
 }
 
 impl Pass {
@@ -164,43 +162,43 @@ impl Pass {
 }
 
 /// A token to compute.
-struct Row {
+pub(super) struct Row {
     part: usize,
     position: usize,
     token: usize,
 }
 
 /// A chunk's rows.
-struct Part {
-    rows: Range<usize>,
+pub(super) struct Part {
+    pub(super) rows: Range<usize>,
     /// Position of the first row.
-    start: usize,
-    pages: Vec<usize>,
-    wants_logits: bool,
+    pub(super) start: usize,
+    pub(super) pages: Vec<usize>,
+    pub(super) wants_logits: bool,
 }
 
 /// Everything that the threads of one step share.
-struct Step<'a> {
-    architecture: &'a Architecture,
-    weights: &'a Weights,
-    isa: Isa,
-    rows: &'a [Row],
-    parts: &'a [Part],
-    wanted: &'a [usize],
-    layout: Layout,
-    pages: &'a [Shared<'a, f16>],
-    stream: Shared<'a, f32>,
-    addend: Shared<'a, f32>,
-    normed: SharedRows<'a>,
-    queries: Shared<'a, f32>,
-    keys: Shared<'a, f32>,
-    values: Shared<'a, f32>,
-    attended: SharedRows<'a>,
-    fed: SharedRows<'a>,
-    last: SharedRows<'a>,
-    turns: Vec<(&'a [f64], Shared<'a, f32>, Shared<'a, f32>)>,
-    scratch: Shared<'a, Scratch>,
-    logits: Shared<'a, f32>,
+pub(super) struct Step<'a> {
+    pub(super) architecture: &'a Architecture,
+    pub(super) weights: &'a Weights,
+    pub(super) isa: Isa,
+    pub(super) rows: &'a [Row],
+    pub(super) parts: &'a [Part],
+    pub(super) wanted: &'a [usize],
+    pub(super) layout: Layout,
+    pub(super) pages: &'a [Shared<'a, f16>],
+    pub(super) stream: Shared<'a, f32>,
+    pub(super) addend: Shared<'a, f32>,
+    pub(super) normed: SharedRows<'a>,
+    pub(super) queries: Shared<'a, f32>,
+    pub(super) keys: Shared<'a, f32>,
+    pub(super) values: Shared<'a, f32>,
+    pub(super) attended: SharedRows<'a>,
+    pub(super) fed: SharedRows<'a>,
+    pub(super) last: SharedRows<'a>,
+    pub(super) turns: Vec<(&'a [f64], Shared<'a, f32>, Shared<'a, f32>)>,
+    pub(super) scratch: Shared<'a, Scratch>,
+    pub(super) logits: Shared<'a, f32>,
 }
 
 /// SAFETY of everything here: between two barriers each element of a buffer is written by at most one thread, and read by
@@ -340,95 +338,8 @@ impl Step<'_> {
         }
     }
 
-    fn is_local(&self, index: usize) -> bool {
+    pub(super) fn is_local(&self, index: usize) -> bool {
         self.architecture.window.is_some_and(|window| window.is_local(index))
-    }
-
-    /// Queries, keys and values to `attended`. A unit is some rows of a chunk with the heads that share keys; units go round
-    /// the threads, because later ones see more.
-    fn attend(&self, thread: Thread<'_>, index: usize) {
-        let kv_heads = self.architecture.kv_heads;
-        let mut unit = 0;
-        for part in self.parts {
-            for first in part.rows.clone().step_by(ROWS_OF_A_UNIT) {
-                for kv_head in 0..kv_heads {
-                    if unit % thread.count == thread.index {
-                        let rows = first..part.rows.end.min(first + ROWS_OF_A_UNIT);
-                        self.attend_unit(thread, index, part, rows, kv_head);
-                    }
-                    unit += 1;
-                }
-            }
-        }
-    }
-
-    fn attend_unit(&self, thread: Thread<'_>, index: usize, part: &Part, rows: Range<usize>, kv_head: usize) {
-        let &Architecture { heads, kv_heads, head, .. } = self.architecture;
-        let group = heads / kv_heads;
-        let [scratch] = (unsafe { self.scratch.part(thread.index..thread.index + 1) }) else { return };
-        scratch.states.fill([f32::NEG_INFINITY, 0.0]);
-        for row in rows.clone() {
-            let own = kv_head * group * head..(kv_head + 1) * group * head;
-            unsafe { self.attended.values(row, own) }.fill(0.0);
-        }
-        let position = |row: usize| part.start + (row - part.rows.start);
-        let window = self.architecture.window.filter(|_| self.is_local(index)).map(|window| window.tokens);
-        // The first token that a row sees.
-        let seen_from = |row: usize| window.map_or(0, |window| (position(row) + 1).saturating_sub(window));
-        let pages = seen_from(rows.start) / KEYS..position(rows.end - 1) / KEYS + 1;
-        for at in pages {
-            let page = &self.pages[part.pages[at]];
-            let (keys, values) = (self.layout.keys(index, kv_head), self.layout.values(index, kv_head));
-            unsafe {
-                kernel::widen(self.isa, page.read(keys..keys + self.layout.block()), &mut scratch.keys);
-                kernel::widen(self.isa, page.read(values..values + self.layout.block()), &mut scratch.values);
-            }
-            for row in rows.clone() {
-                let count = (position(row) + 1).saturating_sub(at * KEYS).min(KEYS);
-                let first = seen_from(row).saturating_sub(at * KEYS);
-                if first >= count {
-                    continue;
-                }
-                for member in 0..group {
-                    let at = kv_head * group + member;
-                    let start = (row * heads + at) * head;
-                    let state = &mut scratch.states[(row - rows.start) * group + member];
-                    unsafe {
-                        let query = self.queries.read(start..start + head);
-                        let out = self.attended.values(row, at * head..(at + 1) * head);
-                        let (keys, values) = (&scratch.keys, &scratch.values);
-                        kernel::attend_block(self.isa, query, keys, values, first..count, state, out);
-                    }
-                }
-            }
-        }
-        for row in rows.clone() {
-            for member in 0..group {
-                let at = kv_head * group + member;
-                let state = &scratch.states[(row - rows.start) * group + member];
-                kernel::finish_attention(state, unsafe { self.attended.values(row, at * head..(at + 1) * head) });
-            }
-            if self.groups_are_blocks() {
-                let blocks = kv_head * group * head / BLOCK..(kv_head + 1) * group * head / BLOCK;
-                unsafe { self.attended.quantize(self.isa, row, blocks) };
-            }
-        }
-    }
-
-    /// Whether the heads that share keys make whole blocks, so that whoever computes them can quantize them.
-    fn groups_are_blocks(&self) -> bool {
-        let &Architecture { heads, kv_heads, head, .. } = self.architecture;
-        (heads / kv_heads * head).is_multiple_of(BLOCK)
-    }
-
-    fn quantize_attended(&self, thread: Thread<'_>) {
-        if self.groups_are_blocks() {
-            return;
-        }
-        for row in thread.share(self.rows.len()) {
-            unsafe { self.attended.quantize(self.isa, row, 0..self.attended.blocks()) };
-        }
-        thread.barrier();
     }
 
     /// Adds a product to the stream, or puts it aside to be normed first.
