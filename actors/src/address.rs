@@ -5,14 +5,23 @@
 
 use std::fmt;
 
-use ractor::{ActorRef, Message};
-use tokio::sync::watch;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ractor::{ActorId, ActorRef, Message};
+use tokio::sync::Notify;
 
 use crate::mailbox::Mailbox;
+use crate::vitals::Vitals;
 
 /// A place that successive incarnations of one actor occupy. Clones share the place.
 pub struct Address<M> {
-    slot: watch::Sender<Option<Mailbox<M>>>,
+    place: Arc<Place<M>>,
+}
+
+struct Place<M> {
+    occupant: Mutex<Option<Mailbox<M>>>,
+    moved_in: Notify,
 }
 
 /// No incarnation lives at the address just now; the message was not taken.
@@ -23,13 +32,13 @@ pub struct NobodyHome;
 /// Empties the address when dropped, unless the next incarnation has moved in.
 pub(crate) struct Occupancy<M: Message> {
     address: Address<M>,
-    occupant: Mailbox<M>,
+    occupant: ActorId,
 }
 
 impl<M: Message> Address<M> {
     /// A place where nobody lives yet.
     pub fn new() -> Self {
-        Self { slot: watch::Sender::new(None) }
+        Self { place: Arc::new(Place { occupant: Mutex::new(None), moved_in: Notify::new() }) }
     }
 
     /// Sends to the living incarnation.
@@ -37,13 +46,13 @@ impl<M: Message> Address<M> {
     /// # Errors
     /// [`NobodyHome`] when there is none, or when it is stopping.
     pub fn send(&self, message: M) -> Result<(), NobodyHome> {
-        let occupant = self.slot.borrow().clone();
+        let occupant = self.occupant().clone();
         occupant.ok_or(NobodyHome)?.send(message)
     }
 
     /// The living incarnation.
     pub fn get(&self) -> Option<ActorRef<M>> {
-        self.slot.borrow().as_ref().filter(|occupant| occupant.is_open()).map(|occupant| occupant.actor().clone())
+        self.occupant().as_ref().filter(|occupant| occupant.is_open()).map(|occupant| occupant.actor().clone())
     }
 
     /// Waits until an incarnation moves in, without limit: put a time-out around it.
@@ -51,36 +60,36 @@ impl<M: Message> Address<M> {
     /// # Cancel safety
     /// Safe: nothing is lost when the future is dropped.
     pub async fn wait(&self) -> ActorRef<M> {
-        let mut residents = self.slot.subscribe();
         loop {
-            let resident = residents.borrow_and_update().clone();
-            if let Some(resident) = resident.filter(Mailbox::is_open) {
-                return resident.actor().clone();
+            let mut moved_in = pin!(self.place.moved_in.notified());
+            // From here on none is missed.
+            moved_in.as_mut().enable();
+            if let Some(resident) = self.get() {
+                return resident;
             }
-            // `self` holds a sender, so the channel cannot close under us.
-            if residents.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            moved_in.await;
         }
     }
 
     /// Moves an incarnation in, for as long as the result is kept.
-    pub(crate) fn occupy(&self, occupant: &ActorRef<M>) -> Occupancy<M> {
-        let occupant = Mailbox::of(occupant);
-        self.slot.send_replace(Some(occupant.clone()));
-        Occupancy { address: self.clone(), occupant }
+    pub(crate) fn occupy(&self, occupant: &ActorRef<M>, vitals: &Arc<Vitals>) -> Occupancy<M> {
+        let occupant = Mailbox::with_vitals(occupant, vitals);
+        let id = occupant.id();
+        *self.occupant() = Some(occupant);
+        self.place.moved_in.notify_waiters();
+        Occupancy { address: self.clone(), occupant: id }
+    }
+}
+
+impl<M> Address<M> {
+    fn occupant(&self) -> MutexGuard<'_, Option<Mailbox<M>>> {
+        self.place.occupant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<M: Message> Drop for Occupancy<M> {
     fn drop(&mut self) {
-        self.address.slot.send_if_modified(|slot| {
-            let is_ours = slot.as_ref().is_some_and(|occupant| occupant.id() == self.occupant.id());
-            if is_ours {
-                *slot = None;
-            }
-            is_ours
-        });
+        self.address.occupant().take_if(|occupant| occupant.id() == self.occupant);
     }
 }
 
@@ -92,12 +101,12 @@ impl<M: Message> Default for Address<M> {
 
 impl<M> Clone for Address<M> {
     fn clone(&self) -> Self {
-        Self { slot: self.slot.clone() }
+        Self { place: Arc::clone(&self.place) }
     }
 }
 
 impl<M> fmt::Debug for Address<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Address").field("occupant", &*self.slot.borrow()).finish()
+        f.debug_struct("Address").field("occupant", &*self.occupant()).finish()
     }
 }

@@ -105,6 +105,7 @@ pub mod peers;
 pub mod pool;
 pub mod ports;
 pub mod replica;
+mod serial;
 pub mod supervisor;
 pub mod tasks;
 pub mod tree;

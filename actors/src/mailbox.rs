@@ -24,6 +24,10 @@ impl<M: Message> Mailbox<M> {
         Self { actor: actor.clone(), vitals: vitals::of(actor.get_id()) }
     }
 
+    pub(crate) fn with_vitals(actor: &ActorRef<M>, vitals: &Arc<Vitals>) -> Self {
+        Self { actor: actor.clone(), vitals: Some(Arc::clone(vitals)) }
+    }
+
     /// Puts a message in.
     ///
     /// # Errors
@@ -46,13 +50,15 @@ impl<M: Message> Mailbox<M> {
         &self.actor
     }
 
-    pub(crate) fn id(&self) -> ActorId {
-        self.actor.get_id()
-    }
-
     /// Whether the actor takes messages.
     pub(crate) fn is_open(&self) -> bool {
         self.actor.get_status() < ActorStatus::Draining
+    }
+}
+
+impl<M> Mailbox<M> {
+    pub(crate) fn id(&self) -> ActorId {
+        self.actor.get_id()
     }
 }
 

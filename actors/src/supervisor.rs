@@ -21,7 +21,6 @@ mod policy;
 mod process_end;
 mod protocol;
 mod root;
-mod serial;
 mod shell;
 mod spec;
 mod watched;

@@ -6,16 +6,21 @@
 //! counts them out. It must never decide anything: a missing entry is a count of zero.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ractor::ActorId;
 
 use crate::crash_report::Crash;
+use crate::serial::SerialMap;
 
-static LIVING: LazyLock<Mutex<HashMap<ActorId, Arc<Vitals>>>> = LazyLock::new(Mutex::default);
+/// Registers, so that actors which start and end at the same time seldom wait for each other.
+const REGISTERS: usize = 16;
+
+type Register = Mutex<SerialMap<ActorId, Arc<Vitals>>>;
+
+static LIVING: LazyLock<[Register; REGISTERS]> = LazyLock::new(Default::default);
 
 /// The vitals of one incarnation of an actor.
 #[derive(Default)]
@@ -68,13 +73,17 @@ impl Vitals {
 
 /// The vitals of a supervised actor that lives.
 pub(crate) fn of(actor: ActorId) -> Option<Arc<Vitals>> {
-    LIVING.lock().unwrap_or_else(PoisonError::into_inner).get(&actor).cloned()
+    register(actor).get(&actor).cloned()
 }
 
 pub(crate) fn enter(actor: ActorId, vitals: Arc<Vitals>) {
-    LIVING.lock().unwrap_or_else(PoisonError::into_inner).insert(actor, vitals);
+    register(actor).insert(actor, vitals);
 }
 
 pub(crate) fn leave(actor: ActorId) {
-    LIVING.lock().unwrap_or_else(PoisonError::into_inner).remove(&actor);
+    register(actor).remove(&actor);
+}
+
+fn register(actor: ActorId) -> MutexGuard<'static, SerialMap<ActorId, Arc<Vitals>>> {
+    LIVING[actor.pid() as usize % REGISTERS].lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,6 +13,7 @@ mod snapshot;
 mod start;
 mod timers;
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,16 +30,16 @@ use super::protocol::{
     Answer, CallError, CallId, Change, ChildCount, ChildKey, ChildView, Effect, Ending, Event, Report, RunId,
 };
 use super::root::Ended;
-use super::serial::SerialMap;
 use super::spec::{Argument, ChildSpec, Spawned, StartContext, StartFn, SupervisorSpec};
 use super::watched::{Watched, failure, spawn_failure};
 use crate::address::Address;
 use crate::crash_report::{Crash, CrashHistory, CrashReport, Evidence};
 use crate::mailbox::Mailbox;
+use crate::serial::SerialMap;
 use crate::tasks::{Tasks, TooManyTasks};
 use crate::tree::TreeNode;
 use crate::vitals::Vitals;
-use start::{Order, Starter};
+use start::{Begun, Order, Starter};
 use timers::Timers;
 
 /// Tasks of one supervisor: a start that was given up and hangs for each child, and room for an alarm and snapshots.
@@ -48,6 +49,9 @@ const TASKS_MAX: usize = CHILDREN_MAX + 128;
 /// end that is not kept is still seen, in the actor's status.
 const EARLY_EXITS_MAX: usize = 64;
 
+/// Starts told to the core in one turn: a few milliseconds of them.
+const STARTS_IN_A_TURN_MAX: usize = 1024;
+
 /// A message to a supervisor; [`super::SupervisorRef`] makes them.
 #[derive(Debug)]
 pub struct SupervisorMsg(pub(super) Msg);
@@ -56,12 +60,10 @@ pub(super) type CallReply = oneshot::Sender<Result<(ChildId, Answer), CallError>
 
 #[derive(Debug)]
 pub(super) enum Msg {
-    /// Start the first children.
-    Boot,
     /// Stop, children last to first.
     Stop,
     /// A start ended.
-    StartReported { run: RunId, outcome: Result<Spawned, start::NotStarted> },
+    StartReported { run: RunId, outcome: start::Outcome },
     /// The time of the first timer is over, unless it was cancelled.
     AlarmRang,
     /// Add a child.
@@ -131,6 +133,9 @@ pub(super) struct State {
     /// Starts that have not reported.
     starting: usize,
     starter: Option<Starter>,
+    /// Starts that were over at once, to be told to the core after what it ordered with them. Invariant: empty between
+    /// two turns.
+    over: VecDeque<(RunId, start::Outcome)>,
     timers: Timers,
     calls: SerialMap<CallId, (ChildId, CallReply)>,
     crashes: CrashHistory,
@@ -200,8 +205,10 @@ impl Actor for Shell {
     type Arguments = Birth;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, birth: Birth) -> Result<State, ActorProcessingErr> {
-        Mailbox::of(&myself).send(SupervisorMsg(Msg::Boot))?;
-        Ok(State::new(myself, birth))
+        let mut state = State::new(myself, birth);
+        state.feed(Event::Boot)?;
+        state.end_turn()?;
+        Ok(state)
     }
 
     async fn handle(
@@ -210,7 +217,8 @@ impl Actor for Shell {
         SupervisorMsg(message): SupervisorMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        Ok(state.take_message(message)?)
+        state.take_message(message)?;
+        Ok(state.end_turn()?)
     }
 
     async fn handle_supervisor_evt(
@@ -229,7 +237,7 @@ impl Actor for Shell {
             SupervisionEvent::ActorFailed(cell, error) => state.child_exited(cell.get_id(), failure(&error))?,
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
-        Ok(())
+        Ok(state.end_turn()?)
     }
 
     /// After a stop by message all is done already; after somebody else's `stop` the children are still there.
@@ -256,6 +264,7 @@ impl State {
             evidence: SerialMap::default(),
             starting: 0,
             starter: None,
+            over: VecDeque::new(),
             timers: Timers::default(),
             calls: SerialMap::default(),
             crashes: birth.crashes,
@@ -269,7 +278,6 @@ impl State {
 
     fn take_message(&mut self, message: Msg) -> Result<(), TooManyTasks> {
         match message {
-            Msg::Boot => self.feed(Event::Boot),
             Msg::Stop => self.feed(Event::StopRequested),
             Msg::StartReported { run, outcome } => self.start_reported(run, outcome),
             Msg::AlarmRang => self.alarm_rang(),
@@ -300,7 +308,7 @@ impl State {
         for effect in self.core.handle(event, self.born.elapsed()) {
             self.perform(effect)?;
         }
-        self.timers.set_alarm(&mut self.tasks, &self.myself)
+        Ok(())
     }
 
     fn alarm_rang(&mut self) -> Result<(), TooManyTasks> {
@@ -308,7 +316,7 @@ impl State {
         while let Some(timer) = self.timers.take_due(now) {
             self.feed(Event::TimerFired { timer })?;
         }
-        self.timers.set_alarm(&mut self.tasks, &self.myself)
+        Ok(())
     }
 
     fn perform(&mut self, effect: Effect) -> Result<(), TooManyTasks> {
@@ -365,21 +373,44 @@ impl State {
         let path = self.path.child(&recipe.id);
         let context = StartContext::new(path, incarnation, self.myself.get_cell(), self.crashes.clone())
             .with_argument(recipe.argument.clone());
-        let (cancel, cancelled) = oneshot::channel();
-        let order = Order { run, start: Arc::clone(&recipe.start), context, cancelled };
-        // One that still makes a start that was given up is left to it.
-        let starter = match self.starter.take_if(|_| self.starting == 0) {
-            Some(free) => free,
-            None => Starter::spawn(&mut self.tasks, Mailbox::of(&self.myself))?,
-        };
-        starter.order(order);
-        self.starter = Some(starter);
+        let mut under_way = Run { key, incarnation, cancel: None, child: None };
+        match start::begin(&recipe.start, context) {
+            Begun::Over(outcome) => self.over.push_back((run, outcome)),
+            Begun::Waiting(waiting) => {
+                let (cancel, cancelled) = oneshot::channel();
+                under_way.cancel = Some(cancel);
+                // One that still makes a start that was given up is left to it.
+                let starter = match self.starter.take_if(|_| self.starting == 0) {
+                    Some(free) => free,
+                    None => Starter::spawn(&mut self.tasks, Mailbox::of(&self.myself))?,
+                };
+                starter.order(Order { run, waiting, cancelled });
+                self.starter = Some(starter);
+            }
+        }
         self.starting += 1;
-        self.runs.insert(run, Run { key, incarnation, cancel: Some(cancel), child: None });
+        self.runs.insert(run, under_way);
         Ok(())
     }
 
-    fn start_reported(&mut self, run: RunId, outcome: Result<Spawned, start::NotStarted>) -> Result<(), TooManyTasks> {
+    /// Ends a turn. The core is told of the starts that were over at once, as long as it orders more of them, but others
+    /// get a turn in between.
+    fn end_turn(&mut self) -> Result<(), TooManyTasks> {
+        for _ in 0..STARTS_IN_A_TURN_MAX {
+            let Some((run, outcome)) = self.over.pop_front() else { break };
+            self.start_reported(run, outcome)?;
+        }
+        if !self.over.is_empty() {
+            let myself = Mailbox::of(&self.myself);
+            for (run, outcome) in self.over.drain(..) {
+                // If nobody takes the child any more, dropping it kills it.
+                let _ = myself.send(SupervisorMsg(Msg::StartReported { run, outcome }));
+            }
+        }
+        self.timers.set_alarm(&mut self.tasks, &self.myself)
+    }
+
+    fn start_reported(&mut self, run: RunId, outcome: start::Outcome) -> Result<(), TooManyTasks> {
         self.starting -= 1;
         match outcome {
             Ok(child) => {

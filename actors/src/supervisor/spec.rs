@@ -94,7 +94,8 @@ impl StartContext {
 
 impl ChildSpec {
     /// A permanent worker with 10 s to start and 5 s to stop. `make` gives handler and arguments for each incarnation,
-    /// which then lives at `address`.
+    /// which then lives at `address`. Its `pre_start` is polled by the supervisor first and by a task beside it if it
+    /// waits: it may wait as long as it likes, and must not block.
     pub fn actor<A: Actor>(
         id: &str,
         address: Address<A::Msg>,

@@ -4,12 +4,14 @@
 //! Owns the wrapper around every supervised actor. It must never change what the actor does: ractor would catch the same
 //! panics, but turns them into error texts that look like any other error. [`super::ChildSpec::actor`] wraps.
 
+use std::any::Any;
 use std::error::Error;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::future::{Future, ready};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 
 use super::exit::{ExitReason, Hook};
@@ -40,12 +42,24 @@ impl<A: Actor> Drop for Watched<A> {
     }
 }
 
-/// Runs a callback and turns its panic or error into a typed end.
-async fn watch<T>(
+/// Makes a callback's future and turns a panic in it, or its error, into a typed end. Combinators, because an `async fn`
+/// would keep the callback's arguments twice, and every actor's task has room for the largest of its futures.
+fn watch<T, F>(hook: Hook, callback: impl FnOnce() -> F) -> impl Future<Output = Result<T, ActorProcessingErr>>
+where
+    F: Future<Output = Result<T, ActorProcessingErr>>,
+{
+    match catch_unwind(AssertUnwindSafe(callback)) {
+        Ok(callback) => Either::Left(AssertUnwindSafe(callback).catch_unwind()),
+        Err(panic) => Either::Right(ready(Err(panic))),
+    }
+    .map(move |outcome| judge(hook, outcome))
+}
+
+fn judge<T>(
     hook: Hook,
-    callback: impl Future<Output = Result<T, ActorProcessingErr>>,
+    outcome: Result<Result<T, ActorProcessingErr>, Box<dyn Any + Send>>,
 ) -> Result<T, ActorProcessingErr> {
-    let crash = match AssertUnwindSafe(callback).catch_unwind().await {
+    let crash = match outcome {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => match error.downcast::<Crash>() {
             Ok(crash) => *crash,
@@ -95,44 +109,52 @@ impl<A: Actor> Actor for Watched<A> {
     type State = A::State;
     type Arguments = A::Arguments;
 
-    async fn pre_start(
+    fn pre_start(
         &self,
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    ) -> impl Future<Output = Result<Self::State, ActorProcessingErr>> + Send {
         let _ = self.entered.set(myself.get_id());
         vitals::enter(myself.get_id(), Arc::clone(&self.vitals));
         let me = myself.clone();
-        let state = watch(Hook::PreStart, async { self.actor.pre_start(myself, arguments).await }).await?;
-        // Before `post_start`, so that whoever is told of this incarnation there finds it.
-        self.vitals.move_in(self.address.occupy(&me));
-        Ok(state)
+        watch(Hook::PreStart, || self.actor.pre_start(myself, arguments)).map(move |started| {
+            // Before `post_start`, so that whoever is told of this incarnation there finds it.
+            started.inspect(|_| self.vitals.move_in(self.address.occupy(&me, &self.vitals)))
+        })
     }
 
-    async fn post_start(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        watch(Hook::PostStart, async { self.actor.post_start(myself, state).await }).await
+    fn post_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        watch(Hook::PostStart, || self.actor.post_start(myself, state))
     }
 
-    async fn post_stop(&self, myself: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        watch(Hook::PostStop, async { self.actor.post_stop(myself, state).await }).await
+    fn post_stop(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        state: &mut Self::State,
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        watch(Hook::PostStop, || self.actor.post_stop(myself, state))
     }
 
-    async fn handle(
+    fn handle(
         &self,
         myself: ActorRef<Self::Msg>,
         message: Self::Msg,
         state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
         self.vitals.count_out();
-        watch(Hook::Handle, async { self.actor.handle(myself, message, state).await }).await
+        watch(Hook::Handle, || self.actor.handle(myself, message, state))
     }
 
-    async fn handle_supervisor_evt(
+    fn handle_supervisor_evt(
         &self,
         myself: ActorRef<Self::Msg>,
         message: SupervisionEvent,
         state: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        watch(Hook::HandleSupervision, async { self.actor.handle_supervisor_evt(myself, message, state).await }).await
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        watch(Hook::HandleSupervision, || self.actor.handle_supervisor_evt(myself, message, state))
     }
 }

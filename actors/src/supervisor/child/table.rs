@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 
 use super::{Child, State};
+use crate::serial::SerialMap;
 use crate::supervisor::names::ChildId;
 use crate::supervisor::protocol::{ChildKey, RunId, TimerId};
-use crate::supervisor::serial::SerialMap;
 
 /// The children. Places count from 0 in start order, and hold until a child is removed.
 #[derive(Clone, Debug, Default)]

@@ -33,6 +33,7 @@ impl State {
         let mut events = VecDeque::from([Event::StopRequested]);
         while !self.core.has_ended() {
             let Some(event) = events.pop_front() else {
+                self.timers.wind();
                 let wake = self.timers.next().unwrap_or_else(|| Instant::now() + IDLE);
                 tokio::select! {
                     Some(run) = deaths.next() => events.push_back(self.death_of(run)),

@@ -1,8 +1,9 @@
 //! A supervisor's timers: one task that sleeps until the first of them, rather than one task each.
 //!
 //! Owns when which timer is due. It must never feed the core: it says what is due, and the shell does. Nearly every
-//! timer is a limit that is not reached, so setting and cancelling one must cost next to nothing; a task that wakes up
-//! for a timer that was cancelled costs less than a task for each.
+//! timer is a limit that is not reached, so setting and cancelling one must cost next to nothing: one that is cancelled in
+//! the turn that set it never meets the clock, and a task that wakes up for a timer that was cancelled costs less than a
+//! task for each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,13 +13,15 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::super::protocol::TimerId;
-use super::super::serial::SerialMap;
 use super::{Msg, SupervisorMsg};
 use crate::mailbox::Mailbox;
+use crate::serial::SerialMap;
 use crate::tasks::{Tasks, TooManyTasks};
 
 #[derive(Default)]
 pub(super) struct Timers {
+    /// Set in this turn, to be counted from its end.
+    fresh: Vec<(TimerId, Duration)>,
     /// Invariant: the same timers as `times`.
     due: BTreeSet<(Instant, TimerId)>,
     times: SerialMap<TimerId, Instant>,
@@ -28,14 +31,26 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn set(&mut self, timer: TimerId, after: Duration) {
-        let at = Instant::now() + after;
-        self.times.insert(timer, at);
-        self.due.insert((at, timer));
+        self.fresh.push((timer, after));
     }
 
     pub(super) fn cancel(&mut self, timer: TimerId) {
         if let Some(at) = self.times.remove(&timer) {
             self.due.remove(&(at, timer));
+        } else if let Some(at) = self.fresh.iter().rposition(|(fresh, _)| *fresh == timer) {
+            self.fresh.swap_remove(at);
+        }
+    }
+
+    /// The turn is over: the clock runs for what it set.
+    pub(super) fn wind(&mut self) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for (timer, after) in self.fresh.drain(..) {
+            self.times.insert(timer, now + after);
+            self.due.insert((now + after, timer));
         }
     }
 
@@ -51,12 +66,13 @@ impl Timers {
         Some(timer)
     }
 
-    /// Sees to it that [`Msg::AlarmRang`] comes when the first timer is due, or before.
+    /// At the end of a turn: sees to it that [`Msg::AlarmRang`] comes when the first timer is due, or before.
     pub(super) fn set_alarm(
         &mut self,
         tasks: &mut Tasks,
         myself: &ActorRef<SupervisorMsg>,
     ) -> Result<(), TooManyTasks> {
+        self.wind();
         let Some(at) = self.next() else { return Ok(()) };
         if self.alarm.as_ref().is_some_and(|(set, _)| *set <= at) {
             return Ok(());

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map whose keys are serial numbers.
-pub(super) type SerialMap<K, V> = HashMap<K, V, BuildHasherDefault<SerialHasher>>;
+pub(crate) type SerialMap<K, V> = HashMap<K, V, BuildHasherDefault<SerialHasher>>;
 
 /// Multiplies by 2^64 divided by the golden ratio (Knuth, TAOCP 3, 6.4), which spreads consecutive numbers.
 #[derive(Clone, Copy, Default)]
-pub(super) struct SerialHasher(u64);
+pub(crate) struct SerialHasher(u64);
 
 impl Hasher for SerialHasher {
     fn write(&mut self, bytes: &[u8]) {
