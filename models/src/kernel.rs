@@ -10,6 +10,7 @@
 //! tests compare the two bit for bit. (IEEE 754 fixes the result of each single operation; Rust never contracts or
 //! reorders them.)
 
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -24,9 +25,8 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use lanes::{
-    KEYS, attend_block, finish_attention, gelu_mul, norm, norm_in_place, rope_interleaved, rope_split, silu_mul, widen,
-};
+pub(crate) use attention::{KEYS, Query, attend, widen};
+pub(crate) use lanes::{gelu_mul, norm, norm_in_place, rope_interleaved, rope_split, silu_mul};
 pub(crate) use multiply::multiply;
 pub use packed::PackError;
 pub(crate) use packed::Packed;

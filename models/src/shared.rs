@@ -45,6 +45,20 @@ impl<'a, T> Shared<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 
+    /// Writes one element.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes it until the next barrier.
+    #[expect(unsafe_code, reason = "the caller promises that the element is its own")]
+    pub(crate) unsafe fn write(&self, at: usize, value: T)
+    where
+        T: Copy,
+    {
+        assert!(at < self.length);
+        // SAFETY: within the slice, checked above; disjoint, as the caller promises.
+        unsafe { self.start.add(at).write(value) };
+    }
+
     /// A part to read.
     ///
     /// # Safety

@@ -38,10 +38,15 @@ impl Step<'_> {
         let &Architecture { heads, kv_heads, head, .. } = self.architecture;
         let group = heads / kv_heads;
         let [scratch] = (unsafe { self.scratch.part(thread.index..thread.index + 1) }) else { return };
-        scratch.states.fill([f32::NEG_INFINITY, 0.0]);
+        let mut queries = Vec::with_capacity(rows.len() * group);
         for row in rows.clone() {
-            let own = kv_head * group * head..(kv_head + 1) * group * head;
-            unsafe { self.attended.values(row, own) }.fill(0.0);
+            for at in kv_head * group..(kv_head + 1) * group {
+                let start = (row * heads + at) * head;
+                queries.push(unsafe {
+                    let out = self.attended.values(row, at * head..(at + 1) * head);
+                    kernel::Query::new(self.queries.read(start..start + head), out)
+                });
+            }
         }
         let position = |row: usize| part.start + (row - part.rows.start);
         let window = self.architecture.window.filter(|_| self.is_local(index)).map(|window| window.tokens);
@@ -55,34 +60,18 @@ impl Step<'_> {
                 kernel::widen(self.isa, page.read(keys..keys + self.layout.block()), &mut scratch.keys);
                 kernel::widen(self.isa, page.read(values..values + self.layout.block()), &mut scratch.values);
             }
-            for row in rows.clone() {
-                let count = (position(row) + 1).saturating_sub(at * KEYS).min(KEYS);
-                let first = seen_from(row).saturating_sub(at * KEYS);
-                if first >= count {
-                    continue;
-                }
-                for member in 0..group {
-                    let at = kv_head * group + member;
-                    let start = (row * heads + at) * head;
-                    let state = &mut scratch.states[(row - rows.start) * group + member];
-                    unsafe {
-                        let query = self.queries.read(start..start + head);
-                        let out = self.attended.values(row, at * head..(at + 1) * head);
-                        let (keys, values) = (&scratch.keys, &scratch.values);
-                        kernel::attend_block(self.isa, query, keys, values, first..count, state, out);
-                    }
-                }
+            for (row, queries) in rows.clone().zip(queries.chunks_mut(group)) {
+                let end = (position(row) + 1).saturating_sub(at * KEYS).min(KEYS);
+                let first = seen_from(row).saturating_sub(at * KEYS).min(end);
+                queries.iter_mut().for_each(|query| query.seen = first..end);
             }
+            kernel::attend(self.isa, &mut queries, &scratch.keys, &scratch.values);
         }
-        for row in rows.clone() {
-            for member in 0..group {
-                let at = kv_head * group + member;
-                let state = &scratch.states[(row - rows.start) * group + member];
-                kernel::finish_attention(state, unsafe { self.attended.values(row, at * head..(at + 1) * head) });
-            }
-            if self.groups_are_blocks() {
-                let blocks = kv_head * group * head / BLOCK..(kv_head + 1) * group * head / BLOCK;
-                unsafe { self.attended.quantize(self.isa, row, blocks) };
+        queries.into_iter().for_each(kernel::Query::finish);
+        if self.groups_are_blocks() {
+            let blocks = kv_head * group * head / BLOCK..(kv_head + 1) * group * head / BLOCK;
+            for row in rows {
+                unsafe { self.attended.quantize(self.isa, row, blocks.clone()) };
             }
         }
     }

@@ -11,7 +11,6 @@ use half::slice::HalfFloatSliceExt;
 
 use super::ROWS_MAX;
 use super::architecture::{Activation, Architecture, RopePairs};
-use super::attention::ROWS_OF_A_UNIT;
 use super::cache::{Cache, Layout};
 use super::weights::{Layer, Projection, Weights};
 use crate::engine::Chunk;
@@ -65,8 +64,6 @@ pub(super) struct Scratch {
     pub(super) values: Vec<f32>,
     /// `[rows][COLUMNS]`.
     pub(super) gate: Vec<f32>,
-    /// `[rows of a unit][heads of a group]`: largest score, and sum.
-    pub(super) states: Vec<[f32; 2]>,
 }
 
 impl Pass {
@@ -85,7 +82,6 @@ impl Pass {
             keys: vec![0.0; head * KEYS],
             values: vec![0.0; head * KEYS],
             gate: vec![0.0; ROWS_MAX * COLUMNS],
-            states: vec![[0.0; 2]; ROWS_OF_A_UNIT * (heads / kv_heads)],
         });
         Self {
             stream: vec![0.0; ROWS_MAX * embedding],

@@ -5,7 +5,11 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::block::{Format, SCALES};
+use super::rows::RowPointers;
 use super::{BLOCK, COLUMNS, RowsView};
 
 /// Rows that the 16 registers have room for, four vectors of sums aside.
@@ -44,10 +48,10 @@ fn start<const FORMAT: u8, const ROWS: usize>(
     let format = const { Format::ALL[FORMAT as usize] };
     let blocks = view.blocks();
     assert!(tiles.len() >= blocks * format.tile_bytes() && sums.len() == ROWS);
-    let each: [_; ROWS] = std::array::from_fn(|offset| view.row(row + offset));
+    let each = view.rows::<ROWS>(row);
     let sums: &mut [[f32; COLUMNS]; ROWS] = sums.try_into().expect("checked above");
     // SAFETY: this is called only where `Isa::available` saw the features. `tiles` has all blocks, checked above, and so
-    // have the rows, which `RowsView::row` checks.
+    // have the rows, which `RowsView::rows` checks.
     unsafe {
         for half in 0..2 {
             if format.is_float() {
@@ -59,8 +63,6 @@ fn start<const FORMAT: u8, const ROWS: usize>(
     }
 }
 
-type Row = (*const i8, *const f32, *const i32, *const f32);
-
 /// 16 of the 32 columns.
 #[expect(unsafe_code, reason = "see `start`")]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -68,7 +70,7 @@ unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
     tiles: *const u8,
     blocks: usize,
     half: usize,
-    rows: [Row; ROWS],
+    rows: RowPointers<ROWS>,
     out: &mut [[f32; COLUMNS]; ROWS],
 ) {
     let format = const { Format::ALL[FORMAT as usize] };
@@ -80,15 +82,16 @@ unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
             let scales = tile.add(format.scales_at() + half * SCALES / 2);
             let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
             if format.centre() != 0 && !matches!(format, Format::U6Halves) {
-                for (products, row) in products.iter_mut().zip(&rows) {
-                    *products = [_mm256_set1_epi32(-format.centre() * *row.2.add(block)); 2];
+                let sums = rows.sums(block, 0);
+                for (row, products) in products.iter_mut().enumerate() {
+                    *products = [_mm256_set1_epi32(-format.centre() * *sums.add(row)); 2];
                 }
             }
             for group in 0..BLOCK / 4 {
                 let weights = load_group::<FORMAT>(tile, group, half);
-                for (products, row) in products.iter_mut().zip(&rows) {
-                    let values = row.0.add(block * BLOCK + 4 * group).cast::<i32>().read_unaligned();
-                    let values = _mm256_set1_epi32(values);
+                let words = rows.words(block, group);
+                for (row, products) in products.iter_mut().enumerate() {
+                    let values = _mm256_set1_epi32(*words.add(row));
                     for side in 0..2 {
                         products[side] = dot::<FORMAT>(products[side], weights[side], values);
                     }
@@ -96,10 +99,10 @@ unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
                 if matches!(format, Format::U6Halves) && group % 4 == 3 {
                     let part = group / 4;
                     let factors = load_halves(scales.add(part * SCALES));
-                    for ((sums, products), row) in sums.iter_mut().zip(&mut products).zip(&rows) {
-                        let total: i32 = (0..16).map(|at| i32::from(*row.0.add(block * BLOCK + part * 16 + at))).sum();
-                        let centre = _mm256_set1_epi32(format.centre() * total);
-                        let scale = _mm256_set1_ps(*row.1.add(block));
+                    let (halves, row_scales) = (rows.sums(block, 1 + part), rows.scales(block));
+                    for (row, (sums, products)) in sums.iter_mut().zip(&mut products).enumerate() {
+                        let centre = _mm256_set1_epi32(format.centre() * *halves.add(row));
+                        let scale = _mm256_set1_ps(*row_scales.add(row));
                         for side in 0..2 {
                             let product = _mm256_cvtepi32_ps(_mm256_sub_epi32(products[side], centre));
                             sums[side] = _mm256_fmadd_ps(product, _mm256_mul_ps(factors[side], scale), sums[side]);
@@ -113,9 +116,9 @@ unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
             }
             let factors = load_halves(scales);
             let mins = if format.has_min() { load_halves(scales.add(SCALES)) } else { factors };
-            for ((sums, products), row) in sums.iter_mut().zip(&products).zip(&rows) {
-                let scale = *row.1.add(block);
-                let (factor, total) = (_mm256_set1_ps(scale), _mm256_set1_ps(scale * *row.2.add(block) as f32));
+            let (row_scales, row_totals) = (rows.scales(block), rows.totals(block));
+            for (row, (sums, products)) in sums.iter_mut().zip(&products).enumerate() {
+                let (factor, total) = (_mm256_set1_ps(*row_scales.add(row)), _mm256_set1_ps(*row_totals.add(row)));
                 for side in 0..2 {
                     let product = _mm256_cvtepi32_ps(products[side]);
                     sums[side] = _mm256_fmadd_ps(product, _mm256_mul_ps(factors[side], factor), sums[side]);
@@ -201,7 +204,7 @@ unsafe fn floats<const FORMAT: u8, const ROWS: usize>(
     tiles: *const u8,
     blocks: usize,
     half: usize,
-    rows: [Row; ROWS],
+    rows: RowPointers<ROWS>,
     out: &mut [[f32; COLUMNS]; ROWS],
 ) {
     let format = const { Format::ALL[FORMAT as usize] };
@@ -226,8 +229,8 @@ unsafe fn floats<const FORMAT: u8, const ROWS: usize>(
                         [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))]
                     }
                 };
-                for (sums, row) in sums.iter_mut().zip(&rows) {
-                    let value = _mm256_set1_ps(*row.3.add(block * BLOCK + k));
+                for (sums, values) in sums.iter_mut().zip(&rows.values) {
+                    let value = _mm256_set1_ps(*values.add(block * BLOCK + k));
                     sums[0] = _mm256_fmadd_ps(weights[0], value, sums[0]);
                     sums[1] = _mm256_fmadd_ps(weights[1], value, sums[1]);
                 }
@@ -235,6 +238,22 @@ unsafe fn floats<const FORMAT: u8, const ROWS: usize>(
         }
     }
     store(&sums, half, out);
+}
+
+/// Half floats to floats.
+#[expect(unsafe_code, reason = "called only where `Isa::available` saw the features")]
+pub(super) fn widen(from: &[f16], to: &mut [f32]) {
+    #[target_feature(enable = "avx,f16c")]
+    fn all(from: &[f16], to: &mut [f32]) {
+        for (from, to) in from.as_chunks::<8>().0.iter().zip(to.as_chunks_mut::<8>().0) {
+            // SAFETY: eight of each are there.
+            unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
+        }
+    }
+    let whole = from.len() / 8 * 8;
+    // SAFETY: the features are there.
+    unsafe { all(from, to) };
+    from[whole..].convert_to_f32_slice(&mut to[whole..from.len()]);
 }
 
 #[expect(unsafe_code, reason = "half of an array of 32 floats takes two vectors")]

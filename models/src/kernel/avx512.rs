@@ -2,7 +2,11 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::block::{Format, SCALES};
+use super::rows::RowPointers;
 use super::{BLOCK, COLUMNS, RowsView};
 
 /// How far ahead of the computation weights are asked for, in bytes. Measured on Zen 4 with SmolLM2-135M: with six rows
@@ -49,10 +53,10 @@ fn start<const FORMAT: u8, const ROWS: usize>(
     let format = const { Format::ALL[FORMAT as usize] };
     let blocks = view.blocks();
     assert!(tiles.len() >= blocks * format.tile_bytes() && sums.len() == ROWS);
-    let each: [_; ROWS] = std::array::from_fn(|offset| view.row(row + offset));
+    let each = view.rows::<ROWS>(row);
     let sums: &mut [[f32; COLUMNS]; ROWS] = sums.try_into().expect("checked above");
     // SAFETY: this is called only where `Isa::available` saw the features. `tiles` has all blocks, checked above, and so
-    // have the rows, which `RowsView::row` checks.
+    // have the rows, which `RowsView::rows` checks.
     unsafe {
         if format.is_float() {
             floats::<FORMAT, ROWS>(tiles.as_ptr(), blocks, each, sums);
@@ -62,14 +66,12 @@ fn start<const FORMAT: u8, const ROWS: usize>(
     }
 }
 
-type Row = (*const i8, *const f32, *const i32, *const f32);
-
 #[expect(unsafe_code, reason = "see `start`")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
     tiles: *const u8,
     blocks: usize,
-    rows: [Row; ROWS],
+    rows: RowPointers<ROWS>,
     out: &mut [[f32; COLUMNS]; ROWS],
 ) {
     let format = const { Format::ALL[FORMAT as usize] };
@@ -81,8 +83,9 @@ unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
             let scales = tile.add(format.scales_at());
             let mut products = [[_mm512_setzero_si512(); 2]; ROWS];
             if format.centre() != 0 && !matches!(format, Format::U6Halves) {
-                for (products, row) in products.iter_mut().zip(&rows) {
-                    *products = [_mm512_set1_epi32(-format.centre() * *row.2.add(block)); 2];
+                let sums = rows.sums(block, 0);
+                for (row, products) in products.iter_mut().enumerate() {
+                    *products = [_mm512_set1_epi32(-format.centre() * *sums.add(row)); 2];
                 }
             }
             for group in 0..BLOCK / 4 {
@@ -93,19 +96,19 @@ unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
                     }
                 }
                 let (low, high) = load_group::<FORMAT>(tile, group);
-                for (products, row) in products.iter_mut().zip(&rows) {
-                    let values = row.0.add(block * BLOCK + 4 * group).cast::<i32>().read_unaligned();
-                    let values = _mm512_set1_epi32(values);
+                let words = rows.words(block, group);
+                for (row, products) in products.iter_mut().enumerate() {
+                    let values = _mm512_set1_epi32(*words.add(row));
                     products[0] = _mm512_dpbusd_epi32(products[0], low, values);
                     products[1] = _mm512_dpbusd_epi32(products[1], high, values);
                 }
                 if matches!(format, Format::U6Halves) && group % 4 == 3 {
                     let half = group / 4;
                     let factors = load_scales(scales.add(half * SCALES));
-                    for ((sums, products), row) in sums.iter_mut().zip(&mut products).zip(&rows) {
-                        let total = sum_of_half(row.0.add(block * BLOCK + half * 16));
-                        let centre = _mm512_set1_epi32(format.centre() * total);
-                        let scale = _mm512_set1_ps(*row.1.add(block));
+                    let (halves, row_scales) = (rows.sums(block, 1 + half), rows.scales(block));
+                    for (row, (sums, products)) in sums.iter_mut().zip(&mut products).enumerate() {
+                        let centre = _mm512_set1_epi32(format.centre() * *halves.add(row));
+                        let scale = _mm512_set1_ps(*row_scales.add(row));
                         for side in 0..2 {
                             let product = _mm512_cvtepi32_ps(_mm512_sub_epi32(products[side], centre));
                             sums[side] = _mm512_fmadd_ps(product, _mm512_mul_ps(factors[side], scale), sums[side]);
@@ -119,9 +122,9 @@ unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
             }
             let factors = load_scales(scales);
             let mins = if format.has_min() { load_scales(scales.add(SCALES)) } else { factors };
-            for ((sums, products), row) in sums.iter_mut().zip(&products).zip(&rows) {
-                let scale = *row.1.add(block);
-                let (factor, total) = (_mm512_set1_ps(scale), _mm512_set1_ps(scale * *row.2.add(block) as f32));
+            let (row_scales, row_totals) = (rows.scales(block), rows.totals(block));
+            for (row, (sums, products)) in sums.iter_mut().zip(&products).enumerate() {
+                let (factor, total) = (_mm512_set1_ps(*row_scales.add(row)), _mm512_set1_ps(*row_totals.add(row)));
                 for side in 0..2 {
                     let product = _mm512_cvtepi32_ps(products[side]);
                     sums[side] = _mm512_fmadd_ps(product, _mm512_mul_ps(factors[side], factor), sums[side]);
@@ -173,18 +176,11 @@ unsafe fn load_scales(at: *const u8) -> [__m512; 2] {
 }
 
 #[expect(unsafe_code, reason = "see `start`")]
-#[inline]
-unsafe fn sum_of_half(q: *const i8) -> i32 {
-    // SAFETY: half a block is there.
-    (0..16).map(|at| i32::from(unsafe { *q.add(at) })).sum()
-}
-
-#[expect(unsafe_code, reason = "see `start`")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
 unsafe fn floats<const FORMAT: u8, const ROWS: usize>(
     tiles: *const u8,
     blocks: usize,
-    rows: [Row; ROWS],
+    rows: RowPointers<ROWS>,
     out: &mut [[f32; COLUMNS]; ROWS],
 ) {
     let format = const { Format::ALL[FORMAT as usize] };
@@ -208,8 +204,8 @@ unsafe fn floats<const FORMAT: u8, const ROWS: usize>(
                         [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(16))]
                     }
                 };
-                for (sums, row) in sums.iter_mut().zip(&rows) {
-                    let value = _mm512_set1_ps(*row.3.add(block * BLOCK + k));
+                for (sums, values) in sums.iter_mut().zip(&rows.values) {
+                    let value = _mm512_set1_ps(*values.add(block * BLOCK + k));
                     sums[0] = _mm512_fmadd_ps(weights[0], value, sums[0]);
                     sums[1] = _mm512_fmadd_ps(weights[1], value, sums[1]);
                 }
@@ -217,6 +213,22 @@ unsafe fn floats<const FORMAT: u8, const ROWS: usize>(
         }
     }
     store(&sums, out);
+}
+
+/// Half floats to floats.
+#[expect(unsafe_code, reason = "called only where `Isa::available` saw the features")]
+pub(super) fn widen(from: &[f16], to: &mut [f32]) {
+    #[target_feature(enable = "avx512f")]
+    fn all(from: &[f16], to: &mut [f32]) {
+        for (from, to) in from.as_chunks::<16>().0.iter().zip(to.as_chunks_mut::<16>().0) {
+            // SAFETY: sixteen of each are there.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) };
+        }
+    }
+    let whole = from.len() / 16 * 16;
+    // SAFETY: the features are there.
+    unsafe { all(from, to) };
+    from[whole..].convert_to_f32_slice(&mut to[whole..from.len()]);
 }
 
 #[expect(unsafe_code, reason = "an array of 32 floats takes two vectors")]

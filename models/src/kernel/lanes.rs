@@ -1,21 +1,13 @@
-//! The functions between the products: quantization, norm, rotation, activation, attention.
+//! The functions between the products: quantization, norm, rotation, activation.
 //!
 //! Owns their arithmetic, written once: each body is plain code over fixed lanes, compiled once for each instruction set.
 //! It must never leave an order open: sums are taken in sixteen or thirty-two lanes and then by halves, maxima are exact in
 //! any order, and every multiply-add is written as one.
 
-use std::ops::Range;
-
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
 use super::{BLOCK, Isa};
 
-/// Keys of a block of attention, which are also those of a page.
-pub(crate) const KEYS: usize = 32;
-
 /// Lanes in which sums over a row are taken.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Compiles a body for each instruction set.
 macro_rules! for_each_isa {
@@ -47,10 +39,11 @@ macro_rules! for_each_isa {
         }
     };
 }
+pub(super) use for_each_isa;
 
 for_each_isa! {
-    /// Quantizes blocks of 32 values: integers, scale and sum of each. See [`super::rows`].
-    pub(super) fn quantize(values: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) = quantize_body;
+    /// Quantizes blocks of 32 values. See [`super::rows`].
+    pub(super) fn quantize(values: &[f32], quantized: &mut [Quantized]) = quantize_body;
 }
 
 for_each_isa! {
@@ -83,56 +76,45 @@ for_each_isa! {
     pub(crate) fn rope_split(head: &mut [f32], cosines: &[f32], sines: &[f32]) = rope_split_body;
 }
 
-for_each_isa! {
-    /// One block of keys for one query: scores, their part in the softmax, and the values they weigh.
-    ///
-    /// `query` is scaled already; `keys` is `[dimension][KEYS]` and `values` `[KEYS][dimension]`, of which the query sees
-    /// some; `state` holds the largest score and the sum so far, `out` the weighted values. Blocks must
-    /// come in order. (Online softmax: Milakov and Gimelshein, 2018.)
-    pub(crate) fn attend_block(
-        query: &[f32], keys: &[f32], values: &[f32], seen: Range<usize>, state: &mut [f32; 2], out: &mut [f32],
-    ) = attend_block_body;
+/// A block of 32 values as integers.
+pub(super) struct Quantized {
+    pub(super) q: [i8; BLOCK],
+    pub(super) scale: f32,
+    /// Of the integers of each half.
+    pub(super) sums: [i32; 2],
 }
 
-for_each_isa! {
-    /// Half floats to floats.
-    pub(crate) fn widen(from: &[f16], to: &mut [f32]) = widen_body;
-}
-
-/// After the last block: the weighted mean.
-pub(crate) fn finish_attention(state: &[f32; 2], out: &mut [f32]) {
-    let inverse = 1.0 / state[1];
-    out.iter_mut().for_each(|value| *value *= inverse);
+impl Quantized {
+    pub(super) const ZERO: Self = Self { q: [0; BLOCK], scale: 0.0, sums: [0; 2] };
 }
 
 #[inline(always)]
-fn widen_body(from: &[f16], to: &mut [f32]) {
-    from.convert_to_f32_slice(to);
-}
-
-#[inline(always)]
-fn quantize_body(values: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-    let blocks = values.chunks_exact(BLOCK).zip(q.chunks_exact_mut(BLOCK));
-    for (((values, q), scale), sum) in blocks.zip(scales).zip(sums) {
-        let mut largest = [0.0_f32; LANES];
-        for half in values.chunks_exact(LANES) {
-            for (largest, value) in largest.iter_mut().zip(half) {
-                let magnitude = value.abs();
-                *largest = if magnitude > *largest { magnitude } else { *largest };
-            }
-        }
-        let largest = largest.into_iter().fold(0.0_f32, |most, value| if value > most { value } else { most });
-        *scale = largest / 127.0;
+fn quantize_body(values: &[f32], quantized: &mut [Quantized]) {
+    for (values, quantized) in values.as_chunks::<BLOCK>().0.iter().zip(quantized) {
+        // What is no number does not count.
+        let largest = largest_lane(values.map(|value| if value.abs() > 0.0 { value.abs() } else { 0.0 }));
+        quantized.scale = largest / 127.0;
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        let mut total = 0_i32;
-        for (q, value) in q.iter_mut().zip(values) {
-            let rounded = round_to_i32(value * inverse);
-            *q = rounded as i8;
-            // Of numbers, it cannot wrap; what is none gives any integers, and is found as logits that are none.
-            total = total.wrapping_add(rounded);
+        // Of numbers, it cannot wrap; what is none gives any integers, and is found as logits that are none.
+        let rounded = values.map(|value| round_to_i32(value * inverse));
+        quantized.q = rounded.map(|value| value as i8);
+        for (sum, half) in quantized.sums.iter_mut().zip(rounded.as_chunks::<{ BLOCK / 2 }>().0) {
+            *sum = half.iter().fold(0, |sum, value| sum.wrapping_add(*value));
         }
-        *sum = total;
     }
+}
+
+/// The largest of some numbers, which is exact in any order.
+#[inline(always)]
+pub(super) fn largest_lane(mut lanes: [f32; BLOCK]) -> f32 {
+    let mut width = BLOCK / 2;
+    while width > 0 {
+        for at in 0..width {
+            lanes[at] = if lanes[at + width] > lanes[at] { lanes[at + width] } else { lanes[at] };
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// The nearest integer, even on ties, of a value of magnitude below 2²²: adding 1.5 × 2²³ leaves it in the low bits.
@@ -144,7 +126,7 @@ fn round_to_i32(value: f32) -> i32 {
 
 /// The sum of sixteen lanes, by halves.
 #[inline(always)]
-fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+pub(super) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for at in 0..width {
@@ -226,89 +208,10 @@ fn rope_split_body(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
     }
 }
 
-#[inline(always)]
-fn attend_block_body(
-    query: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    seen: Range<usize>,
-    state: &mut [f32; 2],
-    out: &mut [f32],
-) {
-    let mut scores = [0.0_f32; KEYS];
-    let (keys, _) = keys.as_chunks::<KEYS>();
-    for (value, keys) in query.iter().zip(keys) {
-        for (score, key) in scores.iter_mut().zip(keys) {
-            *score = value.mul_add(*key, *score);
-        }
-    }
-    let mut largest = state[0];
-    for score in &scores[seen.clone()] {
-        largest = if *score > largest { *score } else { largest };
-    }
-    let shrink = exp(state[0] - largest);
-    let mut weights = [0.0_f32; KEYS];
-    for (weight, score) in weights.iter_mut().zip(&scores) {
-        *weight = exp(*score - largest);
-    }
-    // Keys that are not there, or not seen, weigh nothing; what stands in their place does not show.
-    for (key, weight) in weights.iter_mut().enumerate() {
-        *weight = if key >= seen.start && key < seen.end { *weight } else { 0.0 };
-    }
-    let mut lanes = [0.0_f32; LANES];
-    for half in weights.chunks_exact(LANES) {
-        for (lane, weight) in lanes.iter_mut().zip(half) {
-            *lane += weight;
-        }
-    }
-    *state = [largest, state[1].mul_add(shrink, sum_lanes(lanes))];
-    // In pieces that stay in registers from key to key.
-    let dimension = out.len();
-    let mut at = 0;
-    while at + 4 * LANES <= dimension {
-        weigh::<{ 4 * LANES }>(&weights, seen.clone(), values, dimension, at, shrink, out);
-        at += 4 * LANES;
-    }
-    while at + LANES <= dimension {
-        weigh::<LANES>(&weights, seen.clone(), values, dimension, at, shrink, out);
-        at += LANES;
-    }
-    for (at, out) in out.iter_mut().enumerate().skip(at) {
-        *out *= shrink;
-        for key in seen.clone() {
-            *out = weights[key].mul_add(values[key * dimension + at], *out);
-        }
-    }
-}
-
-/// Shrinks `WIDTH` dimensions and adds the values of each key by its weight.
-#[inline(always)]
-fn weigh<const WIDTH: usize>(
-    weights: &[f32; KEYS],
-    seen: Range<usize>,
-    values: &[f32],
-    dimension: usize,
-    at: usize,
-    shrink: f32,
-    out: &mut [f32],
-) {
-    let Some(out) = out[at..].first_chunk_mut::<WIDTH>() else { return };
-    let mut sums = *out;
-    sums.iter_mut().for_each(|sum| *sum *= shrink);
-    for key in seen {
-        let weight = weights[key];
-        let Some(values) = values[key * dimension + at..].first_chunk::<WIDTH>() else { return };
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = weight.mul_add(*value, *sum);
-        }
-    }
-    *out = sums;
-}
-
 /// `e^x` within two units in the last place: 2 to the nearest whole power of two's exponent times a polynomial of the rest
 /// (coefficients as in Cephes, Moshier 1989). Below -87.3 it is the smallest normal number, above 88.3 about 2.3e38.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;

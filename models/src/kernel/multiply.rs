@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::block::Format;
+use super::rows::ROWS_OF_A_GROUP;
 use super::{COLUMNS, Isa, Packed, RowsView, plain};
 
 /// Multiplies `rows` with the columns of `tiles` and hands out each row's 32 values of each tile.
@@ -26,8 +27,8 @@ pub(crate) fn multiply(
         let weights = matrix.tile_column(tile);
         let mut row = wanted.start;
         while row < wanted.end {
-            let count = at_once.min(wanted.end - row);
-            let mut sums = [[0.0; COLUMNS]; ROWS_AT_ONCE_MAX];
+            let count = at_once.min(wanted.end - row).min(ROWS_OF_A_GROUP - row % ROWS_OF_A_GROUP);
+            let mut sums = [[0.0; COLUMNS]; ROWS_OF_A_GROUP];
             some_rows(isa, format, weights, rows, row, &mut sums[..count]);
             for (offset, sums) in sums[..count].iter().enumerate() {
                 each(row + offset, tile, sums);
@@ -37,9 +38,6 @@ pub(crate) fn multiply(
     }
 }
 
-/// As many rows as a kernel has registers for.
-pub(super) const ROWS_AT_ONCE_MAX: usize = 6;
-
 fn rows_at_once(isa: Isa, format: Format) -> usize {
     match isa {
         Isa::Plain => 1,
@@ -48,7 +46,7 @@ fn rows_at_once(isa: Isa, format: Format) -> usize {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => {
             let _ = format;
-            ROWS_AT_ONCE_MAX
+            ROWS_OF_A_GROUP
         }
         #[cfg(not(target_arch = "x86_64"))]
         Isa::Avx2 | Isa::Avx512Vnni => {

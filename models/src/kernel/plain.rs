@@ -1,6 +1,7 @@
 //! The products without vector instructions: what the others must equal, and what runs where they cannot.
 
 use super::block::{self, Format};
+use super::rows::Block;
 use super::{BLOCK, COLUMNS, RowsView};
 
 /// One row times one column of tiles.
@@ -15,7 +16,7 @@ pub(super) fn tile(format: Format, tiles: &[u8], rows: RowsView<'_>, row: usize)
             }
             continue;
         }
-        let (q, scale, total) = rows.block(row, index);
+        let Block { q, scale, total, sums: [whole, halves @ ..] } = rows.block(row, index);
         let mut products = [[0_i32; COLUMNS]; 2];
         for group in 0..BLOCK / 4 {
             for (half, bytes) in block::group(format, tile, group).iter().enumerate() {
@@ -31,17 +32,16 @@ pub(super) fn tile(format: Format, tiles: &[u8], rows: RowsView<'_>, row: usize)
                 Format::U6Halves => {
                     // The two halves of a block have scales, and sums, of their own.
                     let second = block::scale(format, tile, 1, column) * scale;
-                    let halves = [q[..16].iter(), q[16..].iter()].map(|half| half.map(|q| i32::from(*q)).sum::<i32>());
                     for (half, factor) in [first, second].into_iter().enumerate() {
                         let product = products[half][column] - format.centre() * halves[half];
                         *sum = (product as f32).mul_add(factor, *sum);
                     }
                 }
                 _ => {
-                    let product = products[0][column] + products[1][column] - format.centre() * total;
+                    let product = products[0][column] + products[1][column] - format.centre() * whole;
                     *sum = (product as f32).mul_add(first, *sum);
                     if format.has_min() {
-                        *sum = block::scale(format, tile, 1, column).mul_add(scale * total as f32, *sum);
+                        *sum = block::scale(format, tile, 1, column).mul_add(total, *sum);
                     }
                 }
             }

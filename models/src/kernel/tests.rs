@@ -139,12 +139,15 @@ fn the_functions_between_give_the_plain_bits() {
         rope_interleaved(isa, &mut head, &y[..32], &y[32..64]);
         rope_split(isa, &mut head, &y[..32], &y[32..64]);
         bits.extend(head.iter().map(|value| value.to_bits()));
-        let (mut state, mut mean) = ([f32::NEG_INFINITY, 0.0], vec![0.0; 64]);
-        for (first, count) in [(0, 32), (0, 32), (0, 5), (3, 9)] {
-            attend_block(isa, &x[..64], &keys, &values, first..count, &mut state, &mut mean);
+        let mut means = vec![0.0; 7 * 64];
+        let mut queries: Vec<_> =
+            x.chunks(64).zip(means.chunks_mut(64)).map(|(query, out)| Query::new(query, out)).collect();
+        for seen in [0..32, 0..32, 0..5, 3..9] {
+            queries.iter_mut().for_each(|query| query.seen = seen.clone());
+            attend(isa, &mut queries, &keys, &values);
         }
-        finish_attention(&state, &mut mean);
-        bits.extend(mean.iter().map(|value| value.to_bits()));
+        queries.into_iter().for_each(Query::finish);
+        bits.extend(means.iter().map(|value| value.to_bits()));
         bits
     };
     for isa in Isa::available() {
@@ -156,10 +159,13 @@ fn the_functions_between_give_the_plain_bits() {
 fn attention_over_blocks_is_a_softmax_over_all_keys() {
     let query = random(5, 16);
     let (keys, values) = (random(6, 16 * 2 * KEYS), random(7, 16 * 2 * KEYS));
-    let (mut state, mut mean) = ([f32::NEG_INFINITY, 0.0], vec![0.0; 16]);
-    attend_block(Isa::Plain, &query, &keys[..16 * KEYS], &values[..16 * KEYS], 0..KEYS, &mut state, &mut mean);
-    attend_block(Isa::Plain, &query, &keys[16 * KEYS..], &values[16 * KEYS..], 0..7, &mut state, &mut mean);
-    finish_attention(&state, &mut mean);
+    let mut mean = vec![0.0; 16];
+    let mut queries = [Query::new(&query, &mut mean)];
+    queries[0].seen = 0..KEYS;
+    attend(Isa::Plain, &mut queries, &keys[..16 * KEYS], &values[..16 * KEYS]);
+    queries[0].seen = 0..7;
+    attend(Isa::Plain, &mut queries, &keys[16 * KEYS..], &values[16 * KEYS..]);
+    queries.into_iter().for_each(Query::finish);
     let score = |key: usize| -> f64 {
         let block = &keys[key / KEYS * 16 * KEYS..];
         (0..16).map(|d| f64::from(query[d]) * f64::from(block[d * KEYS + key % KEYS])).sum::<f64>().exp()
@@ -170,5 +176,38 @@ fn attention_over_blocks_is_a_softmax_over_all_keys() {
         let value = |key: usize| f64::from(values[key * 16 + dimension]);
         let exact: f64 = weights.iter().enumerate().map(|(key, weight)| weight / total * value(key)).sum();
         assert!((f64::from(*mean) - exact).abs() < 1e-6, "{mean} instead of {exact}");
+    }
+}
+
+#[test]
+fn a_query_has_the_same_bits_alone_and_in_company() {
+    for isa in Isa::available() {
+        for dimension in [64, 80, 128, 24] {
+            let (keys, values) = (random(8, dimension * KEYS), random(9, dimension * KEYS));
+            let queries = random(10, 11 * dimension);
+            // How much each sees of the second page.
+            let ends = [32, 32, 32, 32, 32, 5, 32, 32, 0, 32, 32];
+            let means = |some: std::ops::Range<usize>| {
+                let mut means = vec![0.0; some.len() * dimension];
+                let mut queries: Vec<_> = queries[some.start * dimension..some.end * dimension]
+                    .chunks(dimension)
+                    .zip(means.chunks_mut(dimension))
+                    .map(|(query, out)| Query::new(query, out))
+                    .collect();
+                for page in 0..2 {
+                    for (query, end) in queries.iter_mut().zip(&ends[some.clone()]) {
+                        query.seen = 0..if page == 0 { KEYS } else { *end };
+                    }
+                    attend(isa, &mut queries, &keys, &values);
+                }
+                queries.into_iter().for_each(Query::finish);
+                means.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let alone: Vec<u32> = (0..11).flat_map(|at| means(at..at + 1)).collect();
+            for (first, end) in [(0, 11), (1, 5), (2, 5), (5, 7), (7, 11)] {
+                let expected = &alone[first * dimension..end * dimension];
+                assert_eq!(means(first..end), expected, "queries {first}..{end} of {dimension}, {}", isa.name());
+            }
+        }
     }
 }
