@@ -35,6 +35,29 @@ pub struct Measured {
     pub roof_tokens_per_s: f64,
 }
 
+/// What is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// A prompt of [`PROMPT_TOKENS`].
+    Prefill,
+    /// [`DECODED_TOKENS`] of one sequence.
+    Decode,
+    /// [`DECODED_TOKENS`] of each of [`BATCH`] sequences.
+    Batch,
+}
+
+/// Measures one workload once.
+///
+/// # Errors
+/// A [`StepError`] where the model's context is too short for it.
+pub fn tokens_per_s(model: &mut Model, workload: Workload) -> Result<f64, StepError> {
+    match workload {
+        Workload::Prefill => prefill(model.engine_mut()),
+        Workload::Decode => decode(model.engine_mut(), 1),
+        Workload::Batch => decode(model.engine_mut(), BATCH),
+    }
+}
+
 /// Measures one round.
 ///
 /// # Errors

@@ -1,5 +1,8 @@
 //! The products with AVX-512 and VNNI: 16 columns a vector, four elements along k an instruction.
 
+mod activations;
+mod attention;
+
 use std::arch::x86_64::*;
 
 use half::f16;
@@ -8,6 +11,9 @@ use half::slice::HalfFloatSliceExt;
 use super::block::{Format, SCALES};
 use super::rows::RowPointers;
 use super::{BLOCK, COLUMNS, RowsView};
+
+pub(super) use activations::quantize;
+pub(super) use attention::attend;
 
 /// How far ahead of the computation weights are asked for, in bytes. Measured on Zen 4 with SmolLM2-135M: with six rows
 /// at a time it makes a batch of eight a tenth faster, 2 KiB more than 11 KiB.

@@ -41,9 +41,20 @@ macro_rules! for_each_isa {
 }
 pub(super) use for_each_isa;
 
+/// Quantizes blocks of 32 values. See [`super::rows`].
+pub(super) fn quantize(isa: Isa, values: &[f32], quantized: &mut [Quantized]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => super::avx512::quantize(values, quantized),
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx512Vnni => quantize_in_lanes(isa, values, quantized),
+        Isa::Avx2 | Isa::Plain => quantize_in_lanes(isa, values, quantized),
+    }
+}
+
 for_each_isa! {
-    /// Quantizes blocks of 32 values. See [`super::rows`].
-    pub(super) fn quantize(values: &[f32], quantized: &mut [Quantized]) = quantize_body;
+    /// The same, lane by lane.
+    fn quantize_in_lanes(values: &[f32], quantized: &mut [Quantized]) = quantize_body;
 }
 
 for_each_isa! {
@@ -88,18 +99,27 @@ impl Quantized {
     pub(super) const ZERO: Self = Self { q: [0; BLOCK], scale: 0.0, sums: [0; 2] };
 }
 
+/// Loops and not `map`, which is not compiled with the instructions of its caller.
 #[inline(always)]
 fn quantize_body(values: &[f32], quantized: &mut [Quantized]) {
     for (values, quantized) in values.as_chunks::<BLOCK>().0.iter().zip(quantized) {
-        // What is no number does not count.
-        let largest = largest_lane(values.map(|value| if value.abs() > 0.0 { value.abs() } else { 0.0 }));
+        let mut magnitudes = [0.0_f32; BLOCK];
+        for (magnitude, value) in magnitudes.iter_mut().zip(values) {
+            // What is no number does not count.
+            *magnitude = if value.abs() > 0.0 { value.abs() } else { 0.0 };
+        }
+        let largest = largest_lane(magnitudes);
         quantized.scale = largest / 127.0;
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        // Of numbers, it cannot wrap; what is none gives any integers, and is found as logits that are none.
-        let rounded = values.map(|value| round_to_i32(value * inverse));
-        quantized.q = rounded.map(|value| value as i8);
+        // Of numbers, the sums cannot wrap; what is none gives any integers, and is found as logits that are none.
+        let mut rounded = [0_i32; BLOCK];
+        for ((rounded, q), value) in rounded.iter_mut().zip(&mut quantized.q).zip(values) {
+            *rounded = round_to_i32(value * inverse);
+            *q = *rounded as i8;
+        }
         for (sum, half) in quantized.sums.iter_mut().zip(rounded.as_chunks::<{ BLOCK / 2 }>().0) {
-            *sum = half.iter().fold(0, |sum, value| sum.wrapping_add(*value));
+            *sum = 0;
+            half.iter().for_each(|value| *sum = sum.wrapping_add(*value));
         }
     }
 }
