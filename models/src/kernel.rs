@@ -25,7 +25,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attention::{KEYS, Query, attend, widen};
+pub(crate) use attention::{KEYS, Query, attend, prefetch, widen};
 pub(crate) use lanes::{gelu_mul, norm, norm_in_place, rope_interleaved, rope_split, silu_mul};
 pub(crate) use multiply::multiply;
 pub use packed::PackError;

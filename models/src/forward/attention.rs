@@ -53,13 +53,16 @@ impl Step<'_> {
         // The first token that a row sees.
         let seen_from = |row: usize| window.map_or(0, |window| (position(row) + 1).saturating_sub(window));
         let pages = seen_from(rows.start) / KEYS..position(rows.end - 1) / KEYS + 1;
-        for at in pages {
-            let page = &self.pages[part.pages[at]];
-            let (keys, values) = (self.layout.keys(index, kv_head), self.layout.values(index, kv_head));
-            unsafe {
-                kernel::widen(self.isa, page.read(keys..keys + self.layout.block()), &mut scratch.keys);
-                kernel::widen(self.isa, page.read(values..values + self.layout.block()), &mut scratch.values);
+        let block =
+            |at: usize, start: usize| unsafe { self.pages[part.pages[at]].read(start..start + self.layout.block()) };
+        let (keys, values) = (self.layout.keys(index, kv_head), self.layout.values(index, kv_head));
+        for at in pages.clone() {
+            if pages.contains(&(at + 1)) {
+                kernel::prefetch(block(at + 1, keys));
+                kernel::prefetch(block(at + 1, values));
             }
+            kernel::widen(self.isa, block(at, keys), &mut scratch.keys);
+            kernel::widen(self.isa, block(at, values), &mut scratch.values);
             for (row, queries) in rows.clone().zip(queries.chunks_mut(group)) {
                 let end = (position(row) + 1).saturating_sub(at * KEYS).min(KEYS);
                 let first = seen_from(row).saturating_sub(at * KEYS).min(end);

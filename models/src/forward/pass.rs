@@ -18,6 +18,9 @@ use crate::kernel::{self, COLUMNS, Isa, KEYS, Packed, Rows, SharedRows};
 use crate::shared::Shared;
 use crate::threads::{Pool, Thread};
 
+/// Keys that are made half floats before they are put in their places.
+const HALVES_AT_ONCE: usize = 64;
+
 /// The buffers.
 #[derive(Debug)]
 pub(super) struct Pass {
@@ -305,10 +308,14 @@ impl Step<'_> {
                 let key = unsafe { self.keys.part(start..start + head) };
                 self.turn_head(key, row, index, layer.key_norm.as_deref());
                 let keys = self.layout.keys(index, at);
-                for (dimension, value) in key.iter().enumerate() {
-                    let place = keys + dimension * KEYS + token;
-                    let slot = unsafe { page.part(place..place + 1) };
-                    slot[0] = f16::from_f32(*value);
+                let mut halves = [f16::ZERO; HALVES_AT_ONCE];
+                for (piece, values) in key.chunks(HALVES_AT_ONCE).enumerate() {
+                    let halves = &mut halves[..values.len()];
+                    halves.convert_from_f32_slice(values);
+                    for (offset, value) in halves.iter().enumerate() {
+                        let dimension = piece * HALVES_AT_ONCE + offset;
+                        unsafe { page.write(keys + dimension * KEYS + token, *value) };
+                    }
                 }
                 let place = self.layout.values(index, at) + token * head;
                 unsafe {

@@ -18,6 +18,9 @@ pub(crate) const KEYS: usize = 32;
 /// Queries that the registers have room for: four vectors of 64 weighted values.
 pub(super) const QUERIES_AT_ONCE: usize = 4;
 
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE_BYTES: usize = 64;
+
 /// A query on its way over the pages of its sequence.
 #[derive(Debug)]
 pub(crate) struct Query<'a> {
@@ -213,6 +216,21 @@ fn weigh<const WIDTH: usize, const N: usize>(
     for (sums, query) in sums.iter().zip(queries) {
         query.out[at..at + WIDTH * LANES].copy_from_slice(sums.as_flattened());
     }
+}
+
+/// Asks for memory that will be read soon.
+pub(crate) fn prefetch(halves: &[f16]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in halves.chunks(CACHE_LINE_BYTES / size_of::<f16>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(unsafe_code, reason = "asking for memory does nothing else")]
+        // SAFETY: any address may be asked for, and every x86-64 processor has the instruction.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = halves;
 }
 
 /// Half floats to floats, which is exact.

@@ -27,8 +27,8 @@ fn block(values: &[f32; BLOCK], quantized: &mut Quantized) {
     quantized.scale = largest / 127.0;
     let inverse = _mm512_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
     let shift = _mm512_set1_ps(12_582_912.0);
-    for half in 0..2 {
-        let shifted = _mm512_add_ps(_mm512_mul_ps(values[half], inverse), shift);
+    for (half, values) in values.into_iter().enumerate() {
+        let shifted = _mm512_add_ps(_mm512_mul_ps(values, inverse), shift);
         let rounded = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_castps_si512(shift));
         quantized.sums[half] = _mm512_reduce_add_epi32(rounded);
         // SAFETY: see above.

@@ -12,40 +12,44 @@ pub(in crate::kernel) fn attend(queries: &mut [Query<'_>], keys: &[f32], values:
     assert!(dimension.is_multiple_of(LANES) && values.len() == keys.len());
     assert!(queries.iter().all(|query| query.dimension() == dimension && query.seen.end <= KEYS));
     for queries in queries.chunks_mut(QUERIES_AT_ONCE) {
+        let whole = queries.iter().all(Query::sees_all);
         // SAFETY: the features are there, and the lengths were checked above.
         unsafe {
-            if queries.iter().all(Query::sees_all) {
-                match queries {
-                    [a, b, c, d] => together([a, b, c, d], keys, values),
-                    [a, b, c] => together([a, b, c], keys, values),
-                    [a, b] => together([a, b], keys, values),
-                    [a] => together([a], keys, values),
-                    _ => {}
-                }
-            } else {
-                for query in queries.iter_mut().filter(|query| !query.seen.is_empty()) {
-                    together([query], keys, values);
-                }
+            match queries {
+                [a, b, c, d] if whole => together::<4, true>([a, b, c, d], keys, values),
+                [a, b, c, d] => together::<4, false>([a, b, c, d], keys, values),
+                [a, b, c] if whole => together::<3, true>([a, b, c], keys, values),
+                [a, b, c] => together::<3, false>([a, b, c], keys, values),
+                [a, b] if whole => together::<2, true>([a, b], keys, values),
+                [a, b] => together::<2, false>([a, b], keys, values),
+                [a] if whole => together::<1, true>([a], keys, values),
+                [a] => together::<1, false>([a], keys, values),
+                _ => {}
             }
         }
     }
 }
 
-/// Queries that see the same keys.
+/// Some queries, which see the `WHOLE` page or parts of it.
 #[expect(unsafe_code, reason = "see `attend`")]
 #[target_feature(enable = "avx512f,avx512dq,fma")]
-unsafe fn together<const N: usize>(mut queries: [&mut Query<'_>; N], keys: &[f32], values: &[f32]) {
+unsafe fn together<const N: usize, const WHOLE: bool>(mut queries: [&mut Query<'_>; N], keys: &[f32], values: &[f32]) {
     let dimension = keys.len() / KEYS;
-    let seen = queries[0].seen.clone();
-    let mask = (u32::MAX >> (KEYS - seen.len())) << seen.start;
-    let masks = [mask as u16, (mask >> LANES) as u16];
+    let mut seen = [u32::MAX; N];
+    if !WHOLE {
+        for (seen, query) in seen.iter_mut().zip(&queries) {
+            // Of no keys, none.
+            *seen = (u32::MAX.checked_shr((KEYS - query.seen.len()) as u32).unwrap_or(0)) << (query.seen.start % KEYS);
+        }
+    }
     let mut weights = [[0.0_f32; KEYS]; N];
-    let mut shrinks = [0.0_f32; N];
+    let mut shrinks = [1.0_f32; N];
     // SAFETY: `attend` checked the lengths.
     unsafe {
         let scores = scores(&queries, keys.as_ptr(), dimension);
-        for (n, query) in queries.iter_mut().enumerate() {
+        for (n, query) in queries.iter_mut().enumerate().filter(|(n, _)| WHOLE || seen[*n] != 0) {
             let nothing = _mm512_set1_ps(f32::NEG_INFINITY);
+            let masks = [seen[n] as u16, (seen[n] >> LANES) as u16];
             let scores = [0, 1].map(|half| _mm512_mask_mov_ps(nothing, masks[half], scores[n][half]));
             let of_page = _mm512_reduce_max_ps(_mm512_max_ps(scores[0], scores[1]));
             let largest = if of_page > query.largest { of_page } else { query.largest };
@@ -53,6 +57,7 @@ unsafe fn together<const N: usize>(mut queries: [&mut Query<'_>; N], keys: &[f32
             let mut sums = _mm512_setzero_ps();
             for half in 0..2 {
                 let weight = exp(_mm512_sub_ps(scores[half], _mm512_set1_ps(largest)));
+                // Keys that are not there, or not seen, weigh nothing; what stands in their place does not show.
                 let weight = _mm512_maskz_mov_ps(masks[half], weight);
                 _mm512_storeu_ps(weights[n].as_mut_ptr().add(half * LANES), weight);
                 sums = _mm512_add_ps(sums, weight);
@@ -62,11 +67,11 @@ unsafe fn together<const N: usize>(mut queries: [&mut Query<'_>; N], keys: &[f32
         }
         let mut at = 0;
         while at + 4 * LANES <= dimension {
-            weigh::<4, N>(&weights, seen.clone(), values.as_ptr(), (at, dimension), &shrinks, &mut queries);
+            weigh::<4, N, WHOLE>(&weights, &seen, values.as_ptr(), (at, dimension), &shrinks, &mut queries);
             at += 4 * LANES;
         }
         while at < dimension {
-            weigh::<1, N>(&weights, seen.clone(), values.as_ptr(), (at, dimension), &shrinks, &mut queries);
+            weigh::<1, N, WHOLE>(&weights, &seen, values.as_ptr(), (at, dimension), &shrinks, &mut queries);
             at += LANES;
         }
     }
@@ -101,9 +106,9 @@ unsafe fn scores<const N: usize>(
 #[expect(unsafe_code, reason = "see `attend`")]
 #[target_feature(enable = "avx512f,fma")]
 #[inline]
-unsafe fn weigh<const WIDTH: usize, const N: usize>(
+unsafe fn weigh<const WIDTH: usize, const N: usize, const WHOLE: bool>(
     weights: &[[f32; KEYS]; N],
-    seen: std::ops::Range<usize>,
+    seen: &[u32; N],
     values: *const f32,
     (at, dimension): (usize, usize),
     shrinks: &[f32; N],
@@ -118,15 +123,21 @@ unsafe fn weigh<const WIDTH: usize, const N: usize>(
                 *sum = _mm512_mul_ps(out, _mm512_set1_ps(*shrink));
             }
         }
-        for key in seen {
+        let by_any = seen.iter().fold(0, |any, seen| any | seen);
+        for key in (0..KEYS).filter(|key| WHOLE || by_any >> key & 1 == 1) {
             let mut value = [_mm512_setzero_ps(); WIDTH];
             for (vector, value) in value.iter_mut().enumerate() {
                 *value = _mm512_loadu_ps(values.add(key * dimension + at + vector * LANES));
             }
-            for (sums, weights) in sums.iter_mut().zip(weights) {
+            for ((sums, weights), seen) in sums.iter_mut().zip(weights).zip(seen) {
                 let weight = _mm512_set1_ps(*weights.get_unchecked(key));
+                // Whether all lanes count, or none: then a sum stays as it is, to the sign of a zero.
+                let counts = 0_u16.wrapping_sub((seen >> key & 1) as u16);
                 for (sum, value) in sums.iter_mut().zip(&value) {
-                    *sum = _mm512_fmadd_ps(weight, *value, *sum);
+                    *sum = match WHOLE {
+                        true => _mm512_fmadd_ps(weight, *value, *sum),
+                        false => _mm512_mask3_fmadd_ps(weight, *value, *sum, counts),
+                    };
                 }
             }
         }
