@@ -153,7 +153,7 @@ impl Pass {
             scratch: Shared::new(&mut self.scratch),
             logits: Shared::new(&mut logits),
         };
-        pool.run(&|thread| step.run(thread));
+        pool.run_step(rows.len(), &|thread| step.run(thread));
         let mut computed = logits.chunks_exact(architecture.vocabulary);
         let of_part = |part: &Part| if part.wants_logits { computed.next().map(<[f32]>::to_vec) } else { None };
         parts.iter().map(of_part).map(Option::unwrap_or_default).collect()
