@@ -9,6 +9,7 @@ mod models;
 mod pull;
 mod run_with_parent;
 mod serve;
+mod stage;
 mod status;
 mod worker;
 

@@ -1,7 +1,9 @@
 //! `halm bench`: how fast a model is on this machine.
 
+mod against;
+
 use std::io::Write;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -22,6 +24,9 @@ const FIRST_PROMPT: &str = "The sea";
 /// Prefill (a prompt of 512 tokens), decoding of one sequence and of eight together, the time from a process's start to
 /// its first token, memory, and the roof: what decoding could reach if reading the weights once a token were all there is
 /// to it, by the memory bandwidth measured in the same rounds. Medians.
+///
+/// With --against: how fast halm answers several clients at once, through NATS, and how fast an OpenAI-compatible server
+/// beside it (llama-server, vLLM) answers the same. They take turns; give both the same model and as many threads.
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     /// Catalogue name, or a GGUF file
@@ -36,6 +41,15 @@ pub(super) struct BenchArgs {
     /// Instructions to compute with [default: the best that the processor has]
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
+    /// An OpenAI-compatible server to compare with, e.g. http://127.0.0.1:8080
+    #[arg(long, value_name = "URL")]
+    against: Option<String>,
+    /// Clients at once, with --against
+    #[arg(long, default_value = "8", value_name = "N", requires = "against")]
+    clients: NonZeroU32,
+    /// Worker processes of halm, with --against; --threads is for each
+    #[arg(long, default_value = "1", value_name = "N", requires = "against")]
+    workers: NonZeroU32,
     /// For programs
     #[arg(long)]
     json: bool,
@@ -48,6 +62,9 @@ pub(super) struct BenchArgs {
 }
 
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    if let Some(url) = &args.against {
+        return super::block_on(against::run(args, url));
+    }
     let path = find(&args.model)?;
     let options = LoadOptions {
         threads: args.threads,

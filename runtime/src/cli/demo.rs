@@ -5,7 +5,7 @@
 
 mod client;
 mod screen;
-mod stage;
+mod victims;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,9 +16,10 @@ use halm_protocol::{JobId, Request};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::cli::stage::{Stage, StageSpec};
+use crate::config::ModelConfig;
 use client::{Stream, Transcript};
 use screen::Screen;
-use stage::Stage;
 
 /// Tokens of the text.
 const TOKENS: u32 = 200;
@@ -27,6 +28,9 @@ const KILL_WORKER_AT: usize = 60;
 const KILL_REPLICA_AT: usize = 100;
 /// How often the jobs may land so that one kill would hit two of them, before the demo gives up.
 const PLACEMENTS_MAX: usize = 5;
+/// Replicas, and workers in each.
+const REPLICAS: [&str; 2] = ["demo-1", "demo-2"];
+const WORKERS: u32 = 2;
 /// What nothing in the demo takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,7 +62,9 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
 async fn perform(args: &DemoArgs, stage: &mut Option<Stage>) -> anyhow::Result<ExitCode> {
     let model = args.model.clone();
-    let stage = stage.insert(Stage::build(&model).await?);
+    let runs = ModelConfig { name: model.clone(), workers: WORKERS, ..ModelConfig::default() };
+    let spec = StageSpec { replicas: &REPLICAS, model: runs };
+    let stage = stage.insert(Stage::build(&spec).await?);
     stage.wait_ready().await?;
     let mut screen = Screen::open();
     screen.say("two replicas with two workers each are ready; asking for the same text three times at once");
@@ -71,13 +77,13 @@ async fn perform(args: &DemoArgs, stage: &mut Option<Stage>) -> anyhow::Result<E
         }
         if !worker_killed && streams[1].tokens() >= KILL_WORKER_AT {
             worker_killed = true;
-            let pid = stage.kill_worker_of(&cast.worker_victim).await?;
+            let pid = victims::kill_worker_of(stage.client(), &cast.worker_victim).await?;
             streams[1].hit();
             screen.say(&format!("kill -9 {pid}: the worker process that computes the second text"));
         }
         if !replica_killed && streams[2].tokens() >= KILL_REPLICA_AT {
             replica_killed = true;
-            let (name, pid) = stage.kill_replica_of(&cast.replica_victim).await?;
+            let (name, pid) = victims::kill_replica_of(stage.client(), &cast.replica_victim).await?;
             streams[2].hit();
             screen.say(&format!("kill -9 {pid}: the whole replica {name}, which computes the third text"));
         }
@@ -106,7 +112,7 @@ async fn ask(stage: &Stage, model: &str) -> anyhow::Result<(Vec<Stream>, Cast)> 
             streams.push(Stream::open(stage.client(), model, &request()).await?);
         }
         let jobs: Vec<JobId> = streams.iter().map(|stream| stream.job().clone()).collect();
-        if let Some([undisturbed, worker_victim, replica_victim]) = stage.cast(&jobs).await? {
+        if let Some([undisturbed, worker_victim, replica_victim]) = victims::cast(stage.client(), &jobs).await? {
             let order = [undisturbed, worker_victim, replica_victim];
             streams.sort_by_key(|stream| order.iter().position(|at| jobs[*at] == *stream.job()));
             let cast =
