@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Chunk, Engine, SequenceId, StepError};
+use crate::engine::{Chunk, Computed, Engine, SequenceId, StepError, Wanted};
 use crate::stock::Model;
 use crate::threads::Pool;
 use crate::tokenizer::TokenId;
@@ -80,13 +80,19 @@ fn text(engine: &dyn Engine, count: usize) -> Vec<TokenId> {
     (0..count as u32).map(|at| TokenId::from(at.wrapping_mul(7919).wrapping_add(13) % vocabulary)).collect()
 }
 
+/// Takes what a step lends.
+fn look(computed: Computed<'_>) {
+    black_box(computed.values);
+}
+
 fn prefill(engine: &mut dyn Engine) -> Result<f64, StepError> {
     let tokens = text(engine, PROMPT_TOKENS);
     let sequence = engine.open()?;
     let began = Instant::now();
     for (at, tokens) in tokens.chunks(engine.rows_max()).enumerate() {
-        let wants_logits = (at + 1) * engine.rows_max() >= PROMPT_TOKENS;
-        black_box(engine.step(&[Chunk { sequence, tokens, wants_logits }])?);
+        let is_last = (at + 1) * engine.rows_max() >= PROMPT_TOKENS;
+        let wanted = if is_last { Wanted::Logits(1) } else { Wanted::Nothing };
+        engine.step(&[Chunk { sequence, tokens, wanted }], &mut look)?;
     }
     let took = began.elapsed();
     engine.close(sequence);
@@ -98,13 +104,13 @@ fn decode(engine: &mut dyn Engine, count: usize) -> Result<f64, StepError> {
     let (context, decoded) = tokens.split_at(CONTEXT_TOKENS);
     let sequences: Vec<SequenceId> = (0..count).map(|_| engine.open()).collect::<Result<_, _>>()?;
     for sequence in &sequences {
-        engine.step(&[Chunk { sequence: *sequence, tokens: context, wants_logits: false }])?;
+        engine.step(&[Chunk { sequence: *sequence, tokens: context, wanted: Wanted::Nothing }], &mut |_| {})?;
     }
     let began = Instant::now();
     for tokens in decoded.chunks(1) {
-        let chunks: Vec<_> =
-            sequences.iter().map(|sequence| Chunk { sequence: *sequence, tokens, wants_logits: true }).collect();
-        black_box(engine.step(&chunks)?);
+        let chunk = |sequence: &SequenceId| Chunk { sequence: *sequence, tokens, wanted: Wanted::Logits(1) };
+        let chunks: Vec<_> = sequences.iter().map(chunk).collect();
+        engine.step(&chunks, &mut look)?;
     }
     let took = began.elapsed();
     sequences.into_iter().for_each(|sequence| engine.close(sequence));

@@ -18,14 +18,37 @@ pub struct Chunk<'a> {
     pub sequence: SequenceId,
     /// The tokens, which follow those that the sequence has.
     pub tokens: &'a [TokenId],
-    /// Whether the logits after the last of them are wanted.
-    pub wants_logits: bool,
+    /// What is wanted of them.
+    pub wanted: Wanted,
+}
+
+/// What is wanted of the rows of a chunk, of which there is one for each token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// That their keys and values are there for what follows.
+    Nothing,
+    /// The logits after each of so many tokens, the last ones; of all where the chunk has fewer. One is what decoding
+    /// needs.
+    Logits(usize),
+    /// The state after each token behind the last layer: normed, as the head reads it.
+    States,
+}
+
+/// What a step computed for a token, lent to whoever looks at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Computed<'a> {
+    /// The index of its chunk in the step.
+    pub chunk: usize,
+    /// The index of the token in the chunk.
+    pub token: usize,
+    /// Logits, one for each token of the vocabulary, or a state, as the chunk wanted.
+    pub values: &'a [f32],
 }
 
 /// A forward pass over sequences.
 ///
-/// The logits of a sequence depend on its tokens and on nothing else, to the last bit: not on how they were divided among
-/// steps, not on other sequences in a step, not on what was computed before.
+/// The logits and states of a sequence depend on its tokens and on nothing else, to the last bit: not on how they were
+/// divided among steps, not on other sequences in a step, not on what was computed before.
 pub trait Engine: fmt::Debug + Send {
     /// Logits per token.
     fn vocabulary(&self) -> usize;
@@ -42,13 +65,13 @@ pub trait Engine: fmt::Debug + Send {
     /// [`StepError::TooManySequences`].
     fn open(&mut self) -> Result<SequenceId, StepError>;
 
-    /// Computes some chunks, each of another sequence, in one step: for each the logits after its last token, one for each
-    /// token of the vocabulary, or nothing where they are not wanted.
+    /// Computes some chunks, each of another sequence, in one step, and lends what is wanted to `take`, token by token,
+    /// those of a chunk in their order. So the logits of a whole text, hundreds of megabytes, are never there at once.
     ///
     /// # Errors
     /// [`StepError::ContextExceeded`], [`StepError::UnknownToken`], [`StepError::UnknownSequence`],
     /// [`StepError::NoTokens`], [`StepError::TooManyRows`], [`StepError::SequenceTwice`]. Nothing is computed then.
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Vec<f32>>, StepError>;
+    fn step(&mut self, chunks: &[Chunk<'_>], take: &mut dyn FnMut(Computed<'_>)) -> Result<(), StepError>;
 
     /// Forgets a sequence and frees its memory. Closing twice does nothing.
     fn close(&mut self, sequence: SequenceId);

@@ -11,6 +11,7 @@
 mod architecture;
 mod attention;
 mod cache;
+mod head;
 mod packed_file;
 mod pass;
 mod weights;
@@ -18,7 +19,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
-use crate::engine::{Chunk, Engine, SequenceId, StepError};
+use crate::engine::{Chunk, Computed, Engine, SequenceId, StepError};
 use crate::gguf::MappedGguf;
 use crate::kernel::Isa;
 use crate::stock::{LoadError, LoadOptions};
@@ -113,7 +114,7 @@ impl Engine for Network {
         Ok(self.cache.open())
     }
 
-    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Vec<f32>>, StepError> {
+    fn step(&mut self, chunks: &[Chunk<'_>], take: &mut dyn FnMut(Computed<'_>)) -> Result<(), StepError> {
         let rows: usize = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
         if rows > ROWS_MAX {
             return Err(StepError::TooManyRows { rows, rows_max: ROWS_MAX });
@@ -127,11 +128,11 @@ impl Engine for Network {
         for chunk in chunks {
             self.cache.make_room(chunk.sequence, chunk.tokens.len());
         }
-        let logits = self.pass.run(&self.architecture, &self.weights, &mut self.cache, &self.pool, self.isa, chunks);
+        self.pass.run(&self.architecture, &self.weights, &mut self.cache, &self.pool, self.isa, chunks, take);
         for chunk in chunks {
             self.cache.advance(chunk.sequence, chunk.tokens.len());
         }
-        Ok(logits)
+        Ok(())
     }
 
     fn close(&mut self, sequence: SequenceId) {

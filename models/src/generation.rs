@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::engine::{SequenceId, StepError};
+use crate::engine::{SequenceId, StepError, Wanted};
 use crate::sampler::{self, LogitFacts, SamplingSpec};
 use crate::stop::StopWatch;
 use crate::template::ChatMessage;
@@ -195,9 +195,9 @@ impl Generation {
         &self.tokens[range]
     }
 
-    /// Whether logits are wanted once the sequence holds so many tokens.
-    pub(crate) fn wants_logits_after(&self, fed: usize) -> bool {
-        fed == self.tokens.len()
+    /// What is wanted of a chunk after which the sequence holds so many tokens.
+    pub(crate) fn wanted_after(&self, fed: usize) -> Wanted {
+        if fed == self.tokens.len() { Wanted::Logits(1) } else { Wanted::Nothing }
     }
 
     /// The sequence that it computes in, opened when it is first needed.
@@ -216,7 +216,14 @@ impl Generation {
         }
     }
 
-    /// More tokens are computed; with the logits after the last of all, the next one is chosen.
+    /// More tokens are computed, but not all.
+    pub(crate) fn prefilled(&mut self, fed_now: usize) -> Result<Progress, StepError> {
+        let Stage::Running { fed, .. } = &mut self.stage else { return Err(StepError::NotRunning) };
+        *fed = fed_now;
+        Ok(Progress::Prefilling { done: fed_now, of: self.tokens.len() })
+    }
+
+    /// All tokens are computed: with the logits after the last one, the next one is chosen.
     pub(crate) fn computed(
         &mut self,
         fed_now: usize,
@@ -225,9 +232,6 @@ impl Generation {
     ) -> Result<Progress, StepError> {
         let Stage::Running { fed, .. } = &mut self.stage else { return Err(StepError::NotRunning) };
         *fed = fed_now;
-        if fed_now < self.tokens.len() {
-            return Ok(Progress::Prefilling { done: fed_now, of: self.tokens.len() });
-        }
         let chosen = sampler::check_finite(logits, self.completion_tokens())
             .and_then(|()| sampler::choose(logits, &self.sampling, self.generated()))
             .inspect_err(|_| self.fail())?;

@@ -55,7 +55,7 @@ pub mod tiny;
 pub mod tokenizer;
 
 pub use digest::{Digest, InvalidDigest};
-pub use engine::{Chunk, Disposition, Engine, StepError};
+pub use engine::{Chunk, Computed, Disposition, Engine, StepError, Wanted};
 pub use forward::{ROWS_MAX, TensorError};
 pub use generation::{FinishReason, Generation, GenerationSpec, Input, Progress};
 pub use kernel::{Isa, PackError};

@@ -11,7 +11,7 @@ pub use error::{LoadError, OpenError};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Chunk, Engine, SequenceId, StepError};
+use crate::engine::{Chunk, Engine, SequenceId, StepError, Wanted};
 use crate::forward::{Architecture, FAMILIES, Network};
 use crate::generation::{Generation, GenerationSpec, Input, Need, Opening, Progress};
 use crate::gguf::{MappedGguf, Metadata};
@@ -204,17 +204,26 @@ impl Model {
                 },
             }
         }
+        // Copies of the tokens: their owners choose new ones while the step lends its logits.
+        let tokens: Vec<Vec<TokenId>> =
+            planned.iter().map(|(at, _, range)| generations[*at].tokens(range.clone()).to_vec()).collect();
         let chunks: Vec<Chunk<'_>> = planned
             .iter()
-            .map(|(at, sequence, range)| Chunk {
+            .zip(&tokens)
+            .map(|((at, sequence, range), tokens)| Chunk {
                 sequence: *sequence,
-                tokens: generations[*at].tokens(range.clone()),
-                wants_logits: generations[*at].wants_logits_after(range.end),
+                tokens,
+                wanted: generations[*at].wanted_after(range.end),
             })
             .collect();
-        let logits = if chunks.is_empty() { Vec::new() } else { self.engine.step(&chunks)? };
-        for ((at, _, range), logits) in planned.into_iter().zip(logits) {
-            progress[at] = Some(generations[at].computed(range.end, &logits, &self.tokenizer));
+        if !chunks.is_empty() {
+            self.engine.step(&chunks, &mut |computed| {
+                let (at, _, range) = &planned[computed.chunk];
+                progress[*at] = Some(generations[*at].computed(range.end, computed.values, &self.tokenizer));
+            })?;
+        }
+        for (at, _, range) in planned {
+            progress[at].get_or_insert_with(|| generations[at].prefilled(range.end));
         }
         Ok(progress.into_iter().map(|progress| progress.unwrap_or(Err(StepError::NotRunning))).collect())
     }
@@ -238,12 +247,15 @@ impl Model {
     }
 
     fn logits_in(&mut self, sequence: SequenceId, tokens: &[TokenId]) -> Result<Vec<f32>, StepError> {
+        let mut logits = Vec::new();
         let pieces = tokens.chunks(self.engine.rows_max()).collect::<Vec<_>>();
         let (last, before) = pieces.split_last().ok_or(StepError::NoTokens)?;
         for tokens in before {
-            self.engine.step(&[Chunk { sequence, tokens, wants_logits: false }])?;
+            self.engine.step(&[Chunk { sequence, tokens, wanted: Wanted::Nothing }], &mut |_| {})?;
         }
-        Ok(self.engine.step(&[Chunk { sequence, tokens: last, wants_logits: true }])?.pop().unwrap_or_default())
+        let chunk = Chunk { sequence, tokens: last, wanted: Wanted::Logits(1) };
+        self.engine.step(&[chunk], &mut |computed| logits.extend_from_slice(computed.values))?;
+        Ok(logits)
     }
 
     fn tokenize(&self, input: &Input) -> Result<Vec<TokenId>, OpenError> {

@@ -12,8 +12,9 @@ use half::slice::HalfFloatSliceExt;
 use super::ROWS_MAX;
 use super::architecture::{Activation, Architecture, RopePairs};
 use super::cache::{Cache, Layout};
+use super::head::{self, WantedRows};
 use super::weights::{Layer, Projection, Weights};
-use crate::engine::Chunk;
+use crate::engine::{Chunk, Computed};
 use crate::kernel::{self, COLUMNS, Isa, KEYS, Packed, Rows, SharedRows};
 use crate::shared::Shared;
 use crate::threads::{Pool, Thread};
@@ -40,8 +41,10 @@ pub(super) struct Pass {
     attended: Rows,
     /// `[rows][feed_forward]`.
     fed: Rows,
-    /// `[rows][embedding]`: those whose logits are wanted.
+    /// `[wanted rows][embedding]`: behind the last layer.
     last: Rows,
+    /// `[wanted rows of a group][vocabulary]`.
+    logits: Vec<f32>,
     /// `[global, local][rows][head / 2]`.
     turns: Vec<Turns>,
     scratch: Vec<Scratch>,
@@ -96,13 +99,20 @@ impl Pass {
             attended: Rows::new(ROWS_MAX, heads * head),
             fed: Rows::new(ROWS_MAX, feed_forward),
             last: Rows::new(ROWS_MAX, embedding),
+            logits: Vec::new(),
             turns: turns.collect(),
             scratch: scratch.collect(),
         }
     }
 
-    /// Computes the chunks, whose pages have room; the logits after the last token of each, empty where they are not
-    /// wanted.
+    /// Logits that there is room for.
+    #[cfg(test)]
+    pub(super) fn logits_held(&self) -> usize {
+        self.logits.len()
+    }
+
+    /// Computes the chunks, whose pages have room, and lends what is wanted of them to `take`.
+    #[expect(clippy::too_many_arguments, reason = "the network's parts, each borrowed in its own way")]
     pub(super) fn run(
         &mut self,
         architecture: &Architecture,
@@ -111,7 +121,8 @@ impl Pass {
         pool: &Pool,
         isa: Isa,
         chunks: &[Chunk<'_>],
-    ) -> Vec<Vec<f32>> {
+        take: &mut dyn FnMut(Computed<'_>),
+    ) {
         let mut rows = Vec::new();
         let mut parts = Vec::new();
         for chunk in chunks {
@@ -121,10 +132,10 @@ impl Pass {
                 rows.push(Row { part: parts.len(), position: start + offset, token: token.index() });
             }
             let pages = cache.pages_of(chunk.sequence).to_vec();
-            parts.push(Part { rows: first..rows.len(), start, pages, wants_logits: chunk.wants_logits });
+            parts.push(Part { rows: first..rows.len(), start, pages });
         }
-        let wanted: Vec<usize> = parts.iter().filter(|part| part.wants_logits).map(|part| part.rows.end - 1).collect();
-        let mut logits = vec![0.0; wanted.len() * architecture.vocabulary];
+        let wanted = WantedRows::of(chunks);
+        head::make_room(&mut self.logits, &wanted, architecture.vocabulary);
         let layout = cache.layout();
         let pages = cache.shared();
         let step = Step {
@@ -151,18 +162,16 @@ impl Pass {
                 .map(|turns| (&turns.frequencies[..], Shared::new(&mut turns.cosines), Shared::new(&mut turns.sines)))
                 .collect(),
             scratch: Shared::new(&mut self.scratch),
-            logits: Shared::new(&mut logits),
+            logits: Shared::new(&mut self.logits),
         };
         pool.run_step(rows.len(), &|thread| step.run(thread));
-        let mut computed = logits.chunks_exact(architecture.vocabulary);
-        let of_part = |part: &Part| if part.wants_logits { computed.next().map(<[f32]>::to_vec) } else { None };
-        parts.iter().map(of_part).map(Option::unwrap_or_default).collect()
+        step.hand_out(pool, take);
     }
 }
 
 /// A token to compute.
 pub(super) struct Row {
-    part: usize,
+    pub(super) part: usize,
     position: usize,
     token: usize,
 }
@@ -173,7 +182,6 @@ pub(super) struct Part {
     /// Position of the first row.
     pub(super) start: usize,
     pub(super) pages: Vec<usize>,
-    pub(super) wants_logits: bool,
 }
 
 /// Everything that the threads of one step share.
@@ -183,7 +191,7 @@ pub(super) struct Step<'a> {
     pub(super) isa: Isa,
     pub(super) rows: &'a [Row],
     pub(super) parts: &'a [Part],
-    pub(super) wanted: &'a [usize],
+    pub(super) wanted: &'a WantedRows,
     pub(super) layout: Layout,
     pub(super) pages: &'a [Shared<'a, f16>],
     pub(super) stream: Shared<'a, f32>,
@@ -234,7 +242,7 @@ impl Step<'_> {
         }
         self.norm_last(thread);
         thread.barrier();
-        self.head(thread);
+        self.head(thread, self.wanted.first_group());
     }
 
     /// Tokens to `stream`.
@@ -398,34 +406,6 @@ impl Step<'_> {
                 }
             });
         }
-    }
-
-    /// The rows whose logits are wanted, to `last`.
-    fn norm_last(&self, thread: Thread<'_>) {
-        // Their last addends were normed by whoever has the rows.
-        thread.barrier();
-        let width = self.architecture.embedding;
-        for at in thread.share(self.wanted.len()) {
-            let row = self.wanted[at];
-            unsafe {
-                let stream = self.stream.read(row * width..(row + 1) * width);
-                let out = self.last.values(at, 0..width);
-                kernel::norm(self.isa, stream, &self.weights.norm, self.architecture.epsilon, out);
-                self.last.quantize(self.isa, at, 0..self.last.blocks());
-            }
-        }
-    }
-
-    /// `last` to logits.
-    fn head(&self, thread: Thread<'_>) {
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        let (rows, width) = (self.wanted.len(), self.architecture.vocabulary);
-        let input = unsafe { self.last.view(rows) };
-        kernel::multiply(self.isa, head, input, 0..rows, thread.share(head.tiles()), |row, tile, values| {
-            let columns = tile * COLUMNS..width.min((tile + 1) * COLUMNS);
-            let out = unsafe { self.logits.part(row * width + columns.start..row * width + columns.end) };
-            out.copy_from_slice(&values[..columns.len()]);
-        });
     }
 
     fn multiply(

@@ -1,6 +1,7 @@
 //! The pass gives the same bits however a sequence comes to be computed, and what it computes is what the architecture
 //! says, by an independent and naive reading of it.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use candle_core::quantized::gguf_file;
@@ -9,7 +10,7 @@ use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qw
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::Chunk;
+use crate::engine::{Chunk, Wanted};
 use crate::gguf::MappedGguf;
 use crate::tiny::{self, Family};
 use crate::tokenizer::TokenId;
@@ -32,15 +33,29 @@ fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|logit| logit.to_bits()).collect()
 }
 
+/// What a step lends: chunk, token, values.
+fn step(network: &mut Network, chunks: &[Chunk<'_>]) -> Result<Vec<(usize, usize, Vec<f32>)>, StepError> {
+    let mut lent = Vec::new();
+    network.step(chunks, &mut |computed| lent.push((computed.chunk, computed.token, computed.values.to_vec())))?;
+    Ok(lent)
+}
+
+/// What is wanted of every token, computed token by token, alone.
+fn each_alone(network: &mut Network, tokens: &[TokenId], wanted: Wanted) -> Vec<Vec<u32>> {
+    let sequence = network.open().expect("there is room");
+    let mut all = Vec::new();
+    for tokens in tokens.chunks(1) {
+        let lent = step(network, &[Chunk { sequence, tokens, wanted }]).expect("it computes");
+        assert_eq!(lent.len(), 1);
+        all.push(bits(&lent[0].2));
+    }
+    network.close(sequence);
+    all
+}
+
 /// The logits after every token, computed token by token, alone.
 fn one_by_one(network: &mut Network, tokens: &[TokenId]) -> Vec<Vec<u32>> {
-    let sequence = network.open().expect("there is room");
-    let logits = tokens
-        .chunks(1)
-        .map(|tokens| bits(&network.step(&[Chunk { sequence, tokens, wants_logits: true }]).expect("it computes")[0]))
-        .collect();
-    network.close(sequence);
-    logits
+    each_alone(network, tokens, Wanted::Logits(1))
 }
 
 proptest! {
@@ -69,7 +84,7 @@ proptest! {
                 let cut = cuts.next().expect("it goes round");
                 let end = text.len().min(fed[at] + cut);
                 if end > fed[at] {
-                    chunks.push((at, Chunk { sequence: sequences[at], tokens: &text[fed[at]..end], wants_logits: true }));
+                    chunks.push((at, Chunk { sequence: sequences[at], tokens: &text[fed[at]..end], wanted: Wanted::Logits(1) }));
                     fed[at] = end;
                 }
             }
@@ -77,16 +92,89 @@ proptest! {
             if chunks.is_empty() {
                 let at = (0..texts.len()).find(|at| fed[*at] < texts[*at].len()).expect("somebody is left");
                 let tokens = &texts[at][fed[at]..=fed[at]];
-                chunks.push((at, Chunk { sequence: sequences[at], tokens, wants_logits: true }));
+                chunks.push((at, Chunk { sequence: sequences[at], tokens, wanted: Wanted::Logits(1) }));
                 fed[at] += 1;
             }
-            let step: Vec<_> = chunks.iter().map(|(_, chunk)| *chunk).collect();
-            let logits = network.step(&step).expect("it computes");
-            for ((at, _), logits) in chunks.iter().zip(&logits) {
+            let all: Vec<_> = chunks.iter().map(|(_, chunk)| *chunk).collect();
+            let lent = step(&mut network, &all).expect("it computes");
+            prop_assert_eq!(lent.len(), chunks.len());
+            for ((at, _), (_, _, logits)) in chunks.iter().zip(&lent) {
                 prop_assert!(bits(logits) == expected[*at][fed[*at] - 1], "{family:?}, sequence {at} after {}", fed[*at]);
             }
         }
     }
+
+    #[test]
+    fn what_is_wanted_of_many_tokens_has_the_bits_that_each_has_alone(
+        family in prop::sample::select(Family::ALL.to_vec()),
+        isa in prop::sample::select(vec![Isa::Plain, Isa::best()]),
+        threads in 1_usize..=2,
+        // More rows than a group of the head has, and chunks of which nothing is wanted between others.
+        wanted in prop::collection::vec((1_usize..80, any_wanted()), 1..5),
+    ) {
+        let mut alone = network(family, 1, Isa::Plain);
+        let mut network = network(family, threads, isa);
+        let texts: Vec<_> = (0..).zip(&wanted).map(|(seed, (length, _))| tokens(seed, *length)).collect();
+        let chunks: Vec<_> = texts
+            .iter()
+            .zip(&wanted)
+            .map(|(tokens, (_, wanted))| {
+                let sequence = network.open().expect("there is room");
+                Chunk { sequence, tokens, wanted: *wanted }
+            })
+            .collect();
+        let mut lent: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
+        for (chunk, token, values) in step(&mut network, &chunks).expect("it computes") {
+            lent.entry(chunk).or_default().push((token, bits(&values)));
+        }
+        for (at, (text, (length, wanted))) in texts.iter().zip(&wanted).enumerate() {
+            let count = match *wanted {
+                Wanted::Nothing => 0,
+                Wanted::Logits(last) => last.min(*length),
+                Wanted::States => *length,
+            };
+            let expected: Vec<_> =
+                if count == 0 { Vec::new() } else { (0..).zip(each_alone(&mut alone, text, *wanted)).collect() };
+            let lent = lent.remove(&at).unwrap_or_default();
+            prop_assert!(lent[..] == expected[expected.len() - count..], "{family:?}, chunk {at}: {wanted:?}");
+        }
+    }
+}
+
+fn any_wanted() -> impl Strategy<Value = Wanted> {
+    prop_oneof![Just(Wanted::Nothing), (0_usize..90).prop_map(Wanted::Logits), Just(Wanted::States)]
+}
+
+#[test]
+fn a_state_is_what_the_head_reads() {
+    for family in [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Gemma3] {
+        let mut network = network(family, 1, Isa::best());
+        let text = tokens(5, 40);
+        let floats = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>();
+        let states = each_alone(&mut network, &text, Wanted::States);
+        let logits = one_by_one(&mut network, &text);
+        let head = network.weights.head.as_ref().expect("tiny models have one");
+        for (state, logits) in states.into_iter().map(floats).zip(logits.into_iter().map(floats)) {
+            let mut column = vec![0.0; state.len()];
+            for (token, logit) in logits.iter().enumerate() {
+                head.column(token, &mut column);
+                let product: f32 = state.iter().zip(&column).map(|(a, b)| a * b).sum();
+                assert!((product - logit).abs() < 1e-3, "{family:?}, token {token}: {product} is not {logit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_logits_of_a_long_text_are_never_there_at_once() {
+    let mut network = network(Family::Llama, 1, Isa::best());
+    let text = tokens(1, 256);
+    let sequence = network.open().expect("there is room");
+    let mut count = 0;
+    let chunk = Chunk { sequence, tokens: &text, wanted: Wanted::Logits(256) };
+    network.step(&[chunk], &mut |_| count += 1).expect("it computes");
+    assert_eq!(count, 256);
+    assert!(network.pass.logits_held() <= 32 * tiny::VOCABULARY, "{}", network.pass.logits_held());
 }
 
 #[test]
@@ -105,19 +193,19 @@ fn a_step_that_cannot_be_computed_is_refused_and_changes_nothing() {
     let mut network = network(Family::Llama, 1, Isa::best());
     let text = tokens(1, 8);
     let sequence = network.open().expect("there is room");
-    let chunk = |tokens| Chunk { sequence, tokens, wants_logits: true };
+    let chunk = |tokens| Chunk { sequence, tokens, wanted: Wanted::Logits(1) };
     let unknown = [TokenId::from(tiny::VOCABULARY as u32)];
     let long = tokens(2, 257);
-    assert!(matches!(network.step(&[chunk(&[])]), Err(StepError::NoTokens)));
-    assert!(matches!(network.step(&[chunk(&unknown)]), Err(StepError::UnknownToken { .. })));
-    assert!(matches!(network.step(&[chunk(&long)]), Err(StepError::ContextExceeded { tokens: 257, .. })));
-    assert!(matches!(network.step(&[chunk(&text), chunk(&text)]), Err(StepError::SequenceTwice)));
+    assert!(matches!(step(&mut network, &[chunk(&[])]), Err(StepError::NoTokens)));
+    assert!(matches!(step(&mut network, &[chunk(&unknown)]), Err(StepError::UnknownToken { .. })));
+    assert!(matches!(step(&mut network, &[chunk(&long)]), Err(StepError::ContextExceeded { tokens: 257, .. })));
+    assert!(matches!(step(&mut network, &[chunk(&text), chunk(&text)]), Err(StepError::SequenceTwice)));
     let closed = network.open().expect("there is room");
     network.close(closed);
-    let gone = Chunk { sequence: closed, tokens: &text, wants_logits: true };
-    assert!(matches!(network.step(&[gone]), Err(StepError::UnknownSequence)));
-    let logits = network.step(&[chunk(&text)]).expect("nothing had changed");
-    assert_eq!(bits(&logits[0]), *one_by_one(&mut network, &text).last().expect("eight"));
+    let gone = Chunk { sequence: closed, tokens: &text, wanted: Wanted::Logits(1) };
+    assert!(matches!(step(&mut network, &[gone]), Err(StepError::UnknownSequence)));
+    let lent = step(&mut network, &[chunk(&text)]).expect("nothing had changed");
+    assert_eq!(bits(&lent[0].2), *one_by_one(&mut network, &text).last().expect("eight"));
 }
 
 /// What candle's models make of the same file: an implementation that nobody here wrote.
@@ -156,8 +244,10 @@ fn logits_agree_with_candles_models() {
         for (seed, length) in [(1, 1), (2, 5), (3, 33), (4, 70)] {
             let text = tokens(seed, length);
             let sequence = network.open().expect("there is room");
-            let ours =
-                network.step(&[Chunk { sequence, tokens: &text, wants_logits: true }]).expect("it computes").remove(0);
+            let ours = step(&mut network, &[Chunk { sequence, tokens: &text, wanted: Wanted::Logits(1) }])
+                .expect("it computes")
+                .remove(0)
+                .2;
             network.close(sequence);
             let theirs = candle_logits(family, &bytes, &text);
             let worst = ours.iter().zip(&theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f32::max);
