@@ -36,7 +36,7 @@
 //!
 //! In reading order: [`gguf`] maps and checks a file; [`tokenizer`] and the chat template come from its metadata;
 //! [`engine`] is the contract that a forward pass fulfils, and `forward` with its `kernel` is the one that does; [`sampler`] chooses tokens; [`generation`] drives one request;
-//! [`stock`] is the loaded model; [`tiny`] makes one of a few kilobytes for tests.
+//! [`stock`] is the loaded model; [`score`] has it read texts instead of writing them; [`tiny`] makes one of a few kilobytes for tests.
 
 pub mod bench;
 pub mod digest;
@@ -46,6 +46,7 @@ pub mod generation;
 pub mod gguf;
 mod kernel;
 pub mod sampler;
+pub mod score;
 mod shared;
 pub mod stock;
 mod stop;
@@ -60,6 +61,7 @@ pub use forward::{ROWS_MAX, TensorError};
 pub use generation::{FinishReason, Generation, GenerationSpec, Input, Progress};
 pub use kernel::{Isa, PackError};
 pub use sampler::{InvalidSampling, LogitFacts, SamplingSpec};
-pub use stock::{LoadError, LoadOptions, Model, ModelFacts, OpenError};
+pub use score::{Perplexity, ScoredToken, Windows};
+pub use stock::{LoadError, LoadOptions, Model, ModelFacts, OpenError, TextError};
 pub use template::{ChatMessage, TemplateError};
 pub use tokenizer::{Detokenizer, Specials, TokenId, Tokenizer, TokenizerError};

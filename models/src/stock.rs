@@ -6,13 +6,13 @@
 
 mod error;
 
-pub use error::{LoadError, OpenError};
+pub use error::{LoadError, OpenError, TextError};
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{Chunk, Engine, SequenceId, StepError, Wanted};
-use crate::forward::{Architecture, FAMILIES, Network};
+use crate::forward::{Architecture, FAMILIES, Network, ROWS_MAX};
 use crate::generation::{Generation, GenerationSpec, Input, Need, Opening, Progress};
 use crate::gguf::{MappedGguf, Metadata};
 use crate::kernel::Isa;
@@ -44,6 +44,13 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self { threads: NonZeroUsize::MIN, context_tokens_max: None, isa: Isa::best(), packed: None }
     }
+}
+
+/// What is wanted of a text that is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reading {
+    /// The logits after each token from this position on.
+    LogitsFrom(usize),
 }
 
 /// What is known about a loaded model.
@@ -240,25 +247,55 @@ impl Model {
     /// # Errors
     /// A [`StepError`].
     pub fn logits_after(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, StepError> {
-        let sequence = self.engine.open()?;
-        let logits = self.logits_in(sequence, tokens);
-        self.engine.close(sequence);
-        logits
-    }
-
-    fn logits_in(&mut self, sequence: SequenceId, tokens: &[TokenId]) -> Result<Vec<f32>, StepError> {
         let mut logits = Vec::new();
-        let pieces = tokens.chunks(self.engine.rows_max()).collect::<Vec<_>>();
-        let (last, before) = pieces.split_last().ok_or(StepError::NoTokens)?;
-        for tokens in before {
-            self.engine.step(&[Chunk { sequence, tokens, wanted: Wanted::Nothing }], &mut |_| {})?;
-        }
-        let chunk = Chunk { sequence, tokens: last, wanted: Wanted::Logits(1) };
-        self.engine.step(&[chunk], &mut |computed| logits.extend_from_slice(computed.values))?;
+        let last = tokens.len().saturating_sub(1);
+        self.read(tokens, Reading::LogitsFrom(last), ROWS_MAX, &mut |_, values| logits.extend_from_slice(values))?;
         Ok(logits)
     }
 
-    fn tokenize(&self, input: &Input) -> Result<Vec<TokenId>, OpenError> {
+    /// Computes `tokens` in a sequence of their own, so many in a step, and lends what is wanted: the position of a
+    /// token, and what was computed for it.
+    pub(crate) fn read(
+        &mut self,
+        tokens: &[TokenId],
+        reading: Reading,
+        rows: usize,
+        take: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), StepError> {
+        let context_tokens = self.engine.context_tokens();
+        if tokens.is_empty() {
+            return Err(StepError::NoTokens);
+        }
+        if tokens.len() > context_tokens {
+            return Err(StepError::ContextExceeded { tokens: tokens.len(), context_tokens });
+        }
+        let sequence = self.engine.open()?;
+        let read = self.read_in(sequence, tokens, reading, rows, take);
+        self.engine.close(sequence);
+        read
+    }
+
+    fn read_in(
+        &mut self,
+        sequence: SequenceId,
+        tokens: &[TokenId],
+        reading: Reading,
+        rows: usize,
+        take: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), StepError> {
+        let mut start = 0;
+        for tokens in tokens.chunks(rows.min(self.engine.rows_max())) {
+            let wanted = match reading {
+                Reading::LogitsFrom(first) => Wanted::Logits((start + tokens.len()).saturating_sub(first)),
+            };
+            let chunk = Chunk { sequence, tokens, wanted };
+            self.engine.step(&[chunk], &mut |computed| take(start + computed.token, computed.values))?;
+            start += tokens.len();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<TokenId>, OpenError> {
         let prompt = match input {
             Input::Prompt(text) if text.is_empty() => return Err(OpenError::EmptyPrompt),
             Input::Messages(messages) if messages.is_empty() => return Err(OpenError::EmptyPrompt),
@@ -284,7 +321,7 @@ impl Model {
     }
 
     /// Refuses a text that cannot fit however well it tokenizes, before any time is spent on it.
-    fn refuse_enormous(&self, bytes: usize) -> Result<(), OpenError> {
+    pub(crate) fn refuse_enormous(&self, bytes: usize) -> Result<(), OpenError> {
         let prompt_tokens = self.tokenizer.tokens_min(bytes);
         let context_tokens = self.facts.context_tokens;
         if prompt_tokens < context_tokens {

@@ -64,6 +64,15 @@ pub enum Specials {
     AsControl,
 }
 
+/// Where a text without control tokens stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// At the start, or behind a control token.
+    OfText,
+    /// Behind other text.
+    Within,
+}
+
 /// The tokenizer of one GGUF file.
 pub struct Tokenizer {
     merges: Merges,
@@ -189,6 +198,17 @@ impl Tokenizer {
         self.encode_prompt_marked(text, specials, None)
     }
 
+    /// The tokens of `text` where it goes on after other text: nothing is put in front, not even the space that some
+    /// vocabularies put before a text.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<TokenId>, TokenizerError> {
+        let mut out = Vec::new();
+        self.encode_text(text, Start::Within, &mut out)?;
+        Ok(out)
+    }
+
     /// As [`Self::encode_prompt`]; occurrences of `mark` are dropped, and a control token with a mark in
     /// it stays text.
     pub(crate) fn encode_prompt_marked(
@@ -225,16 +245,18 @@ impl Tokenizer {
             match part {
                 Part::Special(id) => out.push(id),
                 Part::Text(text) => match mark {
-                    Some(mark) if text.contains(mark) => self.encode_text(&text.replace(mark, ""), out)?,
-                    Some(_) | None => self.encode_text(text, out)?,
+                    Some(mark) if text.contains(mark) => {
+                        self.encode_text(&text.replace(mark, ""), Start::OfText, out)?;
+                    }
+                    Some(_) | None => self.encode_text(text, Start::OfText, out)?,
                 },
             }
         }
         Ok(())
     }
 
-    /// Appends the tokens of `text`, which stands at the start or behind a control token and has none in it.
-    fn encode_text(&self, text: &str, out: &mut Vec<TokenId>) -> Result<(), TokenizerError> {
+    /// Appends the tokens of `text`, which has no control token in it.
+    fn encode_text(&self, text: &str, start: Start, out: &mut Vec<TokenId>) -> Result<(), TokenizerError> {
         match &self.merges {
             Merges::ByteLevel(bpe) => {
                 for part in self.user_defined.split(text) {
@@ -245,7 +267,7 @@ impl Tokenizer {
                 }
             }
             Merges::Scored(merges) => {
-                let mut prefix = merges.space_prefix();
+                let mut prefix = merges.space_prefix() && start == Start::OfText;
                 for part in self.user_defined.split(&spm::spaced(text)) {
                     match part {
                         Part::Special(id) => out.push(id),

@@ -1,7 +1,7 @@
 //! What comes behind the last layer: the norm, the head, and lending out what is wanted.
 //!
-//! Owns which rows of a step are wanted, and that logits are there for some rows at a time only: those of a whole text
-//! would be hundreds of megabytes. Called by [`super::pass`], whose buffers it shares, and whose rule of who writes what.
+//! Owns which rows of a step are wanted, and that logits are there for some rows at a time only: those of a whole
+//! text would be hundreds of megabytes. Called by [`super::pass`]: it shares its buffers and its rule of who writes what.
 
 use std::ops::Range;
 

@@ -1,11 +1,11 @@
-//! Why a file did not become a model, and why a request cannot be opened.
+//! Why a file did not become a model, why a request cannot be opened, and why a text cannot be read.
 //!
-//! Owns the two enums, their texts, which say what to do, and their dispositions. Returned by [`super::Model`]; whoever
+//! Owns the three enums, their texts, which say what to do, and their dispositions. Returned by [`super::Model`]; whoever
 //! settles a request matches on the disposition, never on the text.
 
 use std::path::PathBuf;
 
-use crate::engine::Disposition;
+use crate::engine::{Disposition, StepError};
 use crate::forward::TensorError;
 use crate::gguf::GgufError;
 use crate::kernel::Isa;
@@ -175,6 +175,44 @@ impl OpenError {
             | Self::Sampling(_)
             | Self::InvalidStop { .. }
             | Self::InvalidReplay { .. } => Disposition::Poison,
+        }
+    }
+}
+
+/// Why a text was not scored or embedded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// The text cannot be taken.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It cannot be computed.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// Windows that cannot be moved over a text.
+    #[error(
+        "windows of {tokens} tokens moved by {stride} cannot be computed; there may be from 2 to {context_tokens} tokens, moved by fewer than they are"
+    )]
+    InvalidWindows {
+        /// Tokens of a window.
+        tokens: usize,
+        /// By how many it is moved.
+        stride: usize,
+        /// The most there may be.
+        context_tokens: usize,
+    },
+    /// A text of one token.
+    #[error("the text is a single token, which nothing precedes; its probability is not defined")]
+    SingleToken,
+}
+
+impl TextError {
+    /// What to do about it.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Open(error) => error.disposition(),
+            Self::Step(error) => error.disposition(),
+            Self::InvalidWindows { .. } | Self::SingleToken => Disposition::Poison,
         }
     }
 }

@@ -112,6 +112,15 @@ fn a_space_goes_in_front_where_the_file_asks_or_says_nothing() {
 }
 
 #[test]
+fn text_that_goes_on_gets_no_space_in_front() {
+    let words = normal(&[(" a", -1.0), ("a", -2.0), (" ", -3.0)]);
+    let tokenizer = load(scored(&words)).expect("sound");
+    let all = |tokens: Vec<TokenId>| tokenizer.decode(&tokens);
+    assert_eq!(all(tokenizer.encode("a a", Specials::AsText).expect("it encodes")), " a a");
+    assert_eq!(all(tokenizer.encode_continuation("a a").expect("it encodes")), "a a");
+}
+
+#[test]
 fn a_start_token_is_added_unless_the_file_says_no() {
     let words = [("<s>", 0.0, CONTROL), ("a", -9.0, NORMAL)];
     let writer = || {
