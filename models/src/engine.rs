@@ -104,6 +104,14 @@ pub enum StepError {
         /// How many are infinite.
         inf: usize,
     },
+    /// The model computed states that are no numbers.
+    #[error(
+        "the states of {tokens} tokens hold a NaN, an infinity or nothing; replace this worker, and check the weights' digest if it happens again"
+    )]
+    NotAState {
+        /// Tokens of the text.
+        tokens: usize,
+    },
     /// The engine returned another number of logits than the vocabulary has.
     #[error("a step gave {found} logits for a vocabulary of {vocabulary}; replace this worker")]
     LogitCount {
@@ -160,7 +168,7 @@ impl StepError {
     /// What to do about it.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::NotFiniteLogits { .. } | Self::LogitCount { .. } => Disposition::Fatal,
+            Self::NotFiniteLogits { .. } | Self::NotAState { .. } | Self::LogitCount { .. } => Disposition::Fatal,
             Self::UnknownSequence | Self::NotRunning | Self::TooManyRows { .. } | Self::SequenceTwice => {
                 Disposition::Fatal
             }

@@ -36,10 +36,11 @@
 //!
 //! In reading order: [`gguf`] maps and checks a file; [`tokenizer`] and the chat template come from its metadata;
 //! [`engine`] is the contract that a forward pass fulfils, and `forward` with its `kernel` is the one that does; [`sampler`] chooses tokens; [`generation`] drives one request;
-//! [`stock`] is the loaded model; [`score`] has it read texts instead of writing them; [`tiny`] makes one of a few kilobytes for tests.
+//! [`stock`] is the loaded model; [`score`] and [`embedding`] have it read texts instead of writing them; [`tiny`] makes one of a few kilobytes for tests.
 
 pub mod bench;
 pub mod digest;
+pub mod embedding;
 pub mod engine;
 mod forward;
 pub mod generation;
@@ -56,6 +57,7 @@ pub mod tiny;
 pub mod tokenizer;
 
 pub use digest::{Digest, InvalidDigest};
+pub use embedding::Pooling;
 pub use engine::{Chunk, Computed, Disposition, Engine, StepError, Wanted};
 pub use forward::{ROWS_MAX, TensorError};
 pub use generation::{FinishReason, Generation, GenerationSpec, Input, Progress};

@@ -132,8 +132,8 @@ pub(crate) fn facts(logits: &[f32], token: TokenId) -> LogitFacts {
     LogitFacts { logit, logprob: (f64::from(logit - first) - sum.ln()) as f32, margin: first - second }
 }
 
-/// The natural logarithm of `token`'s probability in `logits`, which must have passed [`check_finite`]: a log-softmax in
-/// 64-bit floats, in the order of the vocabulary, with `libm`'s functions, so that every host computes the same bits.
+/// The natural logarithm of `token`'s probability in `logits`, which must have passed [`check_finite`]: a log-softmax
+/// in 64-bit floats, in the order of the vocabulary, with `libm`'s functions, so that every host has the same bits.
 pub(crate) fn logprob(logits: &[f32], token: TokenId) -> f64 {
     let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let sum: f64 = logits.iter().map(|&logit| libm::exp(f64::from(logit) - largest)).sum();

@@ -1,9 +1,9 @@
 //! How probable a model finds a text.
 //!
-//! Owns the log-probabilities of a continuation's tokens, and the perplexity of a text. Both read: the whole text is
-//! computed like a prompt, hundreds of tokens in a step, and each token's probability is taken from the logits before it
-//! while the step lends them. They draw nothing and keep nothing open. Called by whoever checks a model, not to serve
-//! anyone: a long text is computed in one go.
+//! Owns the log-probabilities of a continuation's tokens, and the perplexity of a text. Both read: a text is computed
+//! like a prompt, hundreds of tokens in a step, and each token's probability is taken from the logits before it while
+//! the step lends them. They draw nothing and keep nothing open. Called by whoever checks a model, not to serve anyone:
+//! a long text is computed in one go.
 
 use crate::engine::StepError;
 use crate::forward::ROWS_MAX;
@@ -49,12 +49,11 @@ impl Perplexity {
 }
 
 impl Model {
-    /// How probable `continuation` is after `input`, token by token: what a request with this input is answered with, were
-    /// it answered so.
+    /// How probable `continuation` is after `input`, token by token: how a request with this input might be answered.
     ///
-    /// Both are tokenized as in a request: the input as a prompt, alone, and the continuation as text that goes on behind
-    /// it. So the tokens are those that follow this prompt, which may be others than those of the joint text. An empty
-    /// continuation has no tokens.
+    /// Both are tokenized as in a request: the input as a prompt, alone, and the continuation as text that goes on
+    /// behind it. So the tokens are those that follow this prompt, which may be others than those of the joint text.
+    /// An empty continuation has no tokens.
     ///
     /// # Errors
     /// A [`TextError`].
@@ -106,7 +105,7 @@ impl Model {
         Ok(Perplexity { tokens, mean_logprob: sum / tokens as f64 })
     }
 
-    /// The log-probabilities of `tokens` from the `first` on, which is not the very first one, computed in steps of `rows`.
+    /// The log-probabilities of `tokens` from the `first` on, which is 1 at least, computed in steps of `rows`.
     fn score_after(&mut self, tokens: &[TokenId], first: usize, rows: usize) -> Result<Vec<f64>, StepError> {
         let vocabulary = self.facts().vocabulary;
         if let Some(&token) = tokens.iter().find(|token| token.index() >= vocabulary) {

@@ -51,6 +51,8 @@ impl Default for LoadOptions {
 pub(crate) enum Reading {
     /// The logits after each token from this position on.
     LogitsFrom(usize),
+    /// Every token's state behind the last layer.
+    States,
 }
 
 /// What is known about a loaded model.
@@ -287,6 +289,7 @@ impl Model {
         for tokens in tokens.chunks(rows.min(self.engine.rows_max())) {
             let wanted = match reading {
                 Reading::LogitsFrom(first) => Wanted::Logits((start + tokens.len()).saturating_sub(first)),
+                Reading::States => Wanted::States,
             };
             let chunk = Chunk { sequence, tokens, wanted };
             self.engine.step(&[chunk], &mut |computed| take(start + computed.token, computed.values))?;
