@@ -45,6 +45,8 @@ pub enum Isa {
     Plain,
     /// x86-64 with AVX2 and FMA (256 bit).
     Avx2,
+    /// The same with VNNI for 256 bits.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL and VNNI (512 bit).
     Avx512Vnni,
 }
@@ -59,6 +61,9 @@ impl Isa {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
             if has_avx2 {
                 available.push(Self::Avx2);
+            }
+            if has_avx2 && is_x86_feature_detected!("avxvnni") {
+                available.push(Self::AvxVnni);
             }
             let has_avx512 = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -81,6 +86,7 @@ impl Isa {
         match self {
             Self::Plain => "plain",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
             Self::Avx512Vnni => "avx512-vnni",
         }
     }

@@ -69,7 +69,7 @@ pub(crate) fn attend(isa: Isa, queries: &mut [Query<'_>], keys: &[f32], values: 
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni if keys.len().is_multiple_of(KEYS * LANES) => super::avx512::attend(queries, keys, values),
-        Isa::Avx512Vnni | Isa::Avx2 | Isa::Plain => attend_in_lanes(isa, queries, keys, values),
+        Isa::Avx512Vnni | Isa::AvxVnni | Isa::Avx2 | Isa::Plain => attend_in_lanes(isa, queries, keys, values),
     }
 }
 
@@ -239,9 +239,9 @@ pub(crate) fn widen(isa: Isa, from: &[f16], to: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => super::avx512::widen(from, to),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => super::avx2::widen(from, to),
+        Isa::Avx2 | Isa::AvxVnni => super::avx2::widen(from, to),
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512Vnni | Isa::Avx2 => from.convert_to_f32_slice(to),
+        Isa::Avx512Vnni | Isa::AvxVnni | Isa::Avx2 => from.convert_to_f32_slice(to),
         Isa::Plain => from.convert_to_f32_slice(to),
     }
 }

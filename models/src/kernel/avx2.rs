@@ -1,4 +1,5 @@
-//! The products with AVX2: 8 columns a vector, two instructions for four elements along k.
+//! The products with AVX2: 8 columns a vector, two instructions for four elements along k, or one where the processor has
+//! VNNI for 256 bits.
 //!
 //! `maddubs` saturates where a weight has more than 7 bits, so those are multiplied in two parts; integers are exact, so
 //! that shows nowhere.
@@ -16,12 +17,19 @@ use super::{BLOCK, COLUMNS, RowsView};
 pub(super) const ROWS_AT_ONCE: usize = 2;
 
 /// Some rows times one column of tiles.
-pub(super) fn rows(format: Format, tiles: &[u8], view: RowsView<'_>, row: usize, sums: &mut [[f32; COLUMNS]]) {
+pub(super) fn rows(
+    vnni: bool,
+    format: Format,
+    tiles: &[u8],
+    view: RowsView<'_>,
+    row: usize,
+    sums: &mut [[f32; COLUMNS]],
+) {
     macro_rules! by_count {
         ($format:expr) => {
             match sums.len() {
-                1 => start::<{ $format as u8 }, 1>(tiles, view, row, sums),
-                _ => start::<{ $format as u8 }, 2>(tiles, view, row, sums),
+                1 => start::<{ $format as u8 }, 1>(vnni, tiles, view, row, sums),
+                _ => start::<{ $format as u8 }, 2>(vnni, tiles, view, row, sums),
             }
         };
     }
@@ -40,6 +48,7 @@ pub(super) fn rows(format: Format, tiles: &[u8], view: RowsView<'_>, row: usize,
 
 #[expect(unsafe_code, reason = "the vector instructions are there, and what they load is checked here")]
 fn start<const FORMAT: u8, const ROWS: usize>(
+    vnni: bool,
     tiles: &[u8],
     view: RowsView<'_>,
     row: usize,
@@ -56,6 +65,8 @@ fn start<const FORMAT: u8, const ROWS: usize>(
         for half in 0..2 {
             if format.is_float() {
                 floats::<FORMAT, ROWS>(tiles.as_ptr(), blocks, half, each, sums);
+            } else if vnni {
+                integers_vnni::<FORMAT, ROWS>(tiles.as_ptr(), blocks, half, each, sums);
             } else {
                 integers::<FORMAT, ROWS>(tiles.as_ptr(), blocks, half, each, sums);
             }
@@ -63,73 +74,89 @@ fn start<const FORMAT: u8, const ROWS: usize>(
     }
 }
 
-/// 16 of the 32 columns.
-#[expect(unsafe_code, reason = "see `start`")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn integers<const FORMAT: u8, const ROWS: usize>(
-    tiles: *const u8,
-    blocks: usize,
-    half: usize,
-    rows: RowPointers<ROWS>,
-    out: &mut [[f32; COLUMNS]; ROWS],
-) {
-    let format = const { Format::ALL[FORMAT as usize] };
-    let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
-    for block in 0..blocks {
-        // SAFETY: `start` checked that all blocks are there; each offset below is within one block.
-        unsafe {
-            let tile = tiles.add(block * format.tile_bytes());
-            let scales = tile.add(format.scales_at() + half * SCALES / 2);
-            let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
-            if format.centre() != 0 && !matches!(format, Format::U6Halves) {
-                let sums = rows.sums(block, 0);
-                for (row, products) in products.iter_mut().enumerate() {
-                    *products = [_mm256_set1_epi32(-format.centre() * *sums.add(row)); 2];
-                }
-            }
-            for group in 0..BLOCK / 4 {
-                let weights = load_group::<FORMAT>(tile, group, half);
-                let words = rows.words(block, group);
-                for (row, products) in products.iter_mut().enumerate() {
-                    let values = _mm256_set1_epi32(*words.add(row));
-                    for side in 0..2 {
-                        products[side] = dot::<FORMAT>(products[side], weights[side], values);
-                    }
-                }
-                if matches!(format, Format::U6Halves) && group % 4 == 3 {
-                    let part = group / 4;
-                    let factors = load_halves(scales.add(part * SCALES));
-                    let (halves, row_scales) = (rows.sums(block, 1 + part), rows.scales(block));
-                    for (row, (sums, products)) in sums.iter_mut().zip(&mut products).enumerate() {
-                        let centre = _mm256_set1_epi32(format.centre() * *halves.add(row));
-                        let scale = _mm256_set1_ps(*row_scales.add(row));
-                        for side in 0..2 {
-                            let product = _mm256_cvtepi32_ps(_mm256_sub_epi32(products[side], centre));
-                            sums[side] = _mm256_fmadd_ps(product, _mm256_mul_ps(factors[side], scale), sums[side]);
+/// The product with 16 of the 32 columns, for one way to multiply integers.
+macro_rules! integers {
+    ($name:ident, $features:literal, $dot:ident) => {
+        #[expect(unsafe_code, reason = "see `start`")]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const FORMAT: u8, const ROWS: usize>(
+            tiles: *const u8,
+            blocks: usize,
+            half: usize,
+            rows: RowPointers<ROWS>,
+            out: &mut [[f32; COLUMNS]; ROWS],
+        ) {
+            let format = const { Format::ALL[FORMAT as usize] };
+            let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+            for block in 0..blocks {
+                // SAFETY: `start` checked that all blocks are there; each offset below is within one block.
+                unsafe {
+                    let tile = tiles.add(block * format.tile_bytes());
+                    let scales = tile.add(format.scales_at() + half * SCALES / 2);
+                    let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
+                    if format.centre() != 0 && !matches!(format, Format::U6Halves) {
+                        let sums = rows.sums(block, 0);
+                        for (row, products) in products.iter_mut().enumerate() {
+                            *products = [_mm256_set1_epi32(-format.centre() * *sums.add(row)); 2];
                         }
-                        *products = [_mm256_setzero_si256(); 2];
+                    }
+                    for group in 0..BLOCK / 4 {
+                        let weights = load_group::<FORMAT>(tile, group, half);
+                        let words = rows.words(block, group);
+                        for (row, products) in products.iter_mut().enumerate() {
+                            let values = _mm256_set1_epi32(*words.add(row));
+                            for side in 0..2 {
+                                products[side] = $dot::<FORMAT>(products[side], weights[side], values);
+                            }
+                        }
+                        if matches!(format, Format::U6Halves) && group % 4 == 3 {
+                            let part = group / 4;
+                            let factors = load_halves(scales.add(part * SCALES));
+                            let (halves, row_scales) = (rows.sums(block, 1 + part), rows.scales(block));
+                            for (row, (sums, products)) in sums.iter_mut().zip(&mut products).enumerate() {
+                                let centre = _mm256_set1_epi32(format.centre() * *halves.add(row));
+                                let scale = _mm256_set1_ps(*row_scales.add(row));
+                                for side in 0..2 {
+                                    let product = _mm256_cvtepi32_ps(_mm256_sub_epi32(products[side], centre));
+                                    sums[side] =
+                                        _mm256_fmadd_ps(product, _mm256_mul_ps(factors[side], scale), sums[side]);
+                                }
+                                *products = [_mm256_setzero_si256(); 2];
+                            }
+                        }
+                    }
+                    if matches!(format, Format::U6Halves) {
+                        continue;
+                    }
+                    let factors = load_halves(scales);
+                    let mins = if format.has_min() { load_halves(scales.add(SCALES)) } else { factors };
+                    let (row_scales, row_totals) = (rows.scales(block), rows.totals(block));
+                    for (row, (sums, products)) in sums.iter_mut().zip(&products).enumerate() {
+                        let (factor, total) =
+                            (_mm256_set1_ps(*row_scales.add(row)), _mm256_set1_ps(*row_totals.add(row)));
+                        for side in 0..2 {
+                            let product = _mm256_cvtepi32_ps(products[side]);
+                            sums[side] = _mm256_fmadd_ps(product, _mm256_mul_ps(factors[side], factor), sums[side]);
+                            if format.has_min() {
+                                sums[side] = _mm256_fmadd_ps(mins[side], total, sums[side]);
+                            }
+                        }
                     }
                 }
             }
-            if matches!(format, Format::U6Halves) {
-                continue;
-            }
-            let factors = load_halves(scales);
-            let mins = if format.has_min() { load_halves(scales.add(SCALES)) } else { factors };
-            let (row_scales, row_totals) = (rows.scales(block), rows.totals(block));
-            for (row, (sums, products)) in sums.iter_mut().zip(&products).enumerate() {
-                let (factor, total) = (_mm256_set1_ps(*row_scales.add(row)), _mm256_set1_ps(*row_totals.add(row)));
-                for side in 0..2 {
-                    let product = _mm256_cvtepi32_ps(products[side]);
-                    sums[side] = _mm256_fmadd_ps(product, _mm256_mul_ps(factors[side], factor), sums[side]);
-                    if format.has_min() {
-                        sums[side] = _mm256_fmadd_ps(mins[side], total, sums[side]);
-                    }
-                }
-            }
+            store(&sums, half, out);
         }
-    }
-    store(&sums, half, out);
+    };
+}
+
+integers!(integers, "avx2,fma,f16c", dot);
+integers!(integers_vnni, "avx2,fma,f16c,avxvnni", dot_vnni);
+
+/// As [`dot`], in one instruction, which does not saturate.
+#[target_feature(enable = "avx2,avxvnni")]
+#[inline]
+fn dot_vnni<const FORMAT: u8>(products: __m256i, weights: __m256i, values: __m256i) -> __m256i {
+    _mm256_dpbusd_avx_epi32(products, weights, values)
 }
 
 /// Adds to each 32-bit lane the products of its four unsigned weights with the four signed values.

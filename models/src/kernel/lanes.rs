@@ -31,9 +31,9 @@ macro_rules! for_each_isa {
                 Isa::Avx512Vnni => unsafe { wide($($argument),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { narrow($($argument),*) },
+                Isa::Avx2 | Isa::AvxVnni => unsafe { narrow($($argument),*) },
                 #[cfg(not(target_arch = "x86_64"))]
-                Isa::Avx512Vnni | Isa::Avx2 => $body($($argument),*),
+                Isa::Avx512Vnni | Isa::AvxVnni | Isa::Avx2 => $body($($argument),*),
                 Isa::Plain => $body($($argument),*),
             }
         }
@@ -48,7 +48,7 @@ pub(super) fn quantize(isa: Isa, values: &[f32], quantized: &mut [Quantized]) {
         Isa::Avx512Vnni => super::avx512::quantize(values, quantized),
         #[cfg(not(target_arch = "x86_64"))]
         Isa::Avx512Vnni => quantize_in_lanes(isa, values, quantized),
-        Isa::Avx2 | Isa::Plain => quantize_in_lanes(isa, values, quantized),
+        Isa::AvxVnni | Isa::Avx2 | Isa::Plain => quantize_in_lanes(isa, values, quantized),
     }
 }
 

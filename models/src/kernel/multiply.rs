@@ -22,7 +22,7 @@ pub(crate) fn multiply(
 ) {
     assert_eq!(matrix.blocks(), rows.blocks());
     let format = matrix.format();
-    let at_once = rows_at_once(isa, format);
+    let at_once = rows_at_once(isa);
     for tile in tiles {
         let weights = matrix.tile_column(tile);
         let mut row = wanted.start;
@@ -38,21 +38,15 @@ pub(crate) fn multiply(
     }
 }
 
-fn rows_at_once(isa: Isa, format: Format) -> usize {
+fn rows_at_once(isa: Isa) -> usize {
     match isa {
-        Isa::Plain => 1,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => super::avx2::ROWS_AT_ONCE,
+        Isa::Avx2 | Isa::AvxVnni => super::avx2::ROWS_AT_ONCE,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => {
-            let _ = format;
-            ROWS_OF_A_GROUP
-        }
+        Isa::Avx512Vnni => ROWS_OF_A_GROUP,
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx2 | Isa::Avx512Vnni => {
-            let _ = format;
-            1
-        }
+        Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => 1,
+        Isa::Plain => 1,
     }
 }
 
@@ -61,9 +55,11 @@ fn some_rows(isa: Isa, format: Format, weights: &[u8], rows: RowsView<'_>, row: 
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => super::avx512::rows(format, weights, rows, row, sums),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => super::avx2::rows(format, weights, rows, row, sums),
+        Isa::AvxVnni => super::avx2::rows(true, format, weights, rows, row, sums),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => super::avx2::rows(false, format, weights, rows, row, sums),
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512Vnni | Isa::Avx2 => plain_rows(format, weights, rows, row, sums),
+        Isa::Avx512Vnni | Isa::AvxVnni | Isa::Avx2 => plain_rows(format, weights, rows, row, sums),
         Isa::Plain => plain_rows(format, weights, rows, row, sums),
     }
 }
