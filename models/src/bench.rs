@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Chunk, Computed, Engine, SequenceId, StepError, Wanted};
+use crate::engine::{Chunk, Computed, Engine, PageId, StepError, Wanted};
 use crate::stock::Model;
 use crate::threads::Pool;
 use crate::tokenizer::TokenId;
@@ -52,9 +52,9 @@ pub enum Workload {
 /// A [`StepError`] where the model's context is too short for it.
 pub fn tokens_per_s(model: &mut Model, workload: Workload) -> Result<f64, StepError> {
     match workload {
-        Workload::Prefill => prefill(model.engine_mut()),
-        Workload::Decode => decode(model.engine_mut(), 1),
-        Workload::Batch => decode(model.engine_mut(), BATCH),
+        Workload::Prefill => model.aside(1, PROMPT_TOKENS, prefill),
+        Workload::Decode => model.aside(1, CONTEXT_TOKENS + DECODED_TOKENS, decode),
+        Workload::Batch => model.aside(BATCH, CONTEXT_TOKENS + DECODED_TOKENS, decode),
     }
 }
 
@@ -65,11 +65,10 @@ pub fn tokens_per_s(model: &mut Model, workload: Workload) -> Result<f64, StepEr
 pub fn round(model: &mut Model) -> Result<Measured, StepError> {
     let (weights_bytes, threads) = (model.facts().packed_bytes, model.facts().threads);
     let roof = read_bandwidth(&Pool::new(threads)) / weights_bytes as f64;
-    let engine = model.engine_mut();
     Ok(Measured {
-        prefill_tokens_per_s: prefill(engine)?,
-        decode_tokens_per_s: decode(engine, 1)?,
-        batch_tokens_per_s: decode(engine, BATCH)?,
+        prefill_tokens_per_s: tokens_per_s(model, Workload::Prefill)?,
+        decode_tokens_per_s: tokens_per_s(model, Workload::Decode)?,
+        batch_tokens_per_s: tokens_per_s(model, Workload::Batch)?,
         roof_tokens_per_s: roof,
     })
 }
@@ -85,36 +84,29 @@ fn look(computed: Computed<'_>) {
     black_box(computed.values);
 }
 
-fn prefill(engine: &mut dyn Engine) -> Result<f64, StepError> {
-    let tokens = text(engine, PROMPT_TOKENS);
-    let sequence = engine.open()?;
+fn prefill(engine: &mut dyn Engine, pages: &[Vec<PageId>]) -> Result<f64, StepError> {
+    let (tokens, rows) = (text(engine, PROMPT_TOKENS), engine.rows_max());
     let began = Instant::now();
-    for (at, tokens) in tokens.chunks(engine.rows_max()).enumerate() {
-        let is_last = (at + 1) * engine.rows_max() >= PROMPT_TOKENS;
-        let wanted = if is_last { Wanted::Logits(1) } else { Wanted::Nothing };
-        engine.step(&[Chunk { sequence, tokens, wanted }], &mut look)?;
+    for (start, tokens) in (0..).step_by(rows).zip(tokens.chunks(rows)) {
+        let wanted = if start + rows >= PROMPT_TOKENS { Wanted::Logits(1) } else { Wanted::Nothing };
+        engine.step(&[Chunk { start, tokens, pages: &pages[0], wanted }], &mut look)?;
     }
-    let took = began.elapsed();
-    engine.close(sequence);
-    Ok(per_second(PROMPT_TOKENS, took))
+    Ok(per_second(PROMPT_TOKENS, began.elapsed()))
 }
 
-fn decode(engine: &mut dyn Engine, count: usize) -> Result<f64, StepError> {
+fn decode(engine: &mut dyn Engine, sequences: &[Vec<PageId>]) -> Result<f64, StepError> {
     let tokens = text(engine, CONTEXT_TOKENS + DECODED_TOKENS);
     let (context, decoded) = tokens.split_at(CONTEXT_TOKENS);
-    let sequences: Vec<SequenceId> = (0..count).map(|_| engine.open()).collect::<Result<_, _>>()?;
-    for sequence in &sequences {
-        engine.step(&[Chunk { sequence: *sequence, tokens: context, wanted: Wanted::Nothing }], &mut |_| {})?;
+    for pages in sequences {
+        engine.step(&[Chunk { start: 0, tokens: context, pages, wanted: Wanted::Nothing }], &mut |_| {})?;
     }
     let began = Instant::now();
-    for tokens in decoded.chunks(1) {
-        let chunk = |sequence: &SequenceId| Chunk { sequence: *sequence, tokens, wanted: Wanted::Logits(1) };
-        let chunks: Vec<_> = sequences.iter().map(chunk).collect();
+    for (start, tokens) in (CONTEXT_TOKENS..).zip(decoded.chunks(1)) {
+        let chunk = |pages| Chunk { start, tokens, pages, wanted: Wanted::Logits(1) };
+        let chunks: Vec<_> = sequences.iter().map(|pages| chunk(pages.as_slice())).collect();
         engine.step(&chunks, &mut look)?;
     }
-    let took = began.elapsed();
-    sequences.into_iter().for_each(|sequence| engine.close(sequence));
-    Ok(per_second(count * DECODED_TOKENS, took))
+    Ok(per_second(sequences.len() * DECODED_TOKENS, began.elapsed()))
 }
 
 fn per_second(tokens: usize, took: Duration) -> f64 {

@@ -1,23 +1,35 @@
 //! What computes: the contract between the serving loop and a forward pass.
 //!
 //! Owns the [`Engine`] trait and the errors of a step. An engine turns tokens into logits, sequence by sequence;
-//! it knows no text, no sampling and no stop strings. Called by [`crate::Generation`] through [`crate::Model`].
+//! it knows no text, no sampling and no stop strings, and not who comes next. Called by [`crate::Model`].
 
 use std::fmt;
 
 use crate::tokenizer::TokenId;
 
-/// A sequence that an engine holds keys and values for.
+/// Tokens whose keys and values one page holds.
+pub const PAGE_TOKENS: usize = 32;
+
+/// The number of a page of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SequenceId(pub(crate) u64);
+pub struct PageId(pub(crate) u32);
+
+impl PageId {
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Some new tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
 pub struct Chunk<'a> {
-    /// Whose.
-    pub sequence: SequenceId,
-    /// The tokens, which follow those that the sequence has.
+    /// How many tokens the sequence has before these. Their keys and values are in its pages.
+    pub start: usize,
+    /// The tokens.
     pub tokens: &'a [TokenId],
+    /// The sequence's pages, the first with its first [`PAGE_TOKENS`] tokens, with room for these. Full ones that were
+    /// computed may be other sequences' too, which begin with the same tokens; those that these tokens go into may not.
+    pub pages: &'a [PageId],
     /// What is wanted of them.
     pub wanted: Wanted,
 }
@@ -45,10 +57,10 @@ pub struct Computed<'a> {
     pub values: &'a [f32],
 }
 
-/// A forward pass over sequences.
+/// A forward pass over sequences, which are what their pages say: the engine knows pages by number, and not whose they are.
 ///
 /// The logits and states of a sequence depend on its tokens and on nothing else, to the last bit: not on how they were
-/// divided among steps, not on other sequences in a step, not on what was computed before.
+/// divided among steps, not on other sequences in a step, not on who computed the pages, not on what was computed before.
 pub trait Engine: fmt::Debug + Send {
     /// Logits per token.
     fn vocabulary(&self) -> usize;
@@ -59,22 +71,16 @@ pub trait Engine: fmt::Debug + Send {
     /// The most tokens that one step takes, of all its chunks together.
     fn rows_max(&self) -> usize;
 
-    /// Starts an empty sequence. Computes nothing.
-    ///
-    /// # Errors
-    /// [`StepError::TooManySequences`].
-    fn open(&mut self) -> Result<SequenceId, StepError>;
+    /// Bytes of one page. A page takes memory when its number is first used.
+    fn page_bytes(&self) -> usize;
 
     /// Computes some chunks, each of another sequence, in one step, and lends what is wanted to `take`, token by token,
     /// those of a chunk in their order. So the logits of a whole text, hundreds of megabytes, are never there at once.
     ///
     /// # Errors
-    /// [`StepError::ContextExceeded`], [`StepError::UnknownToken`], [`StepError::UnknownSequence`],
-    /// [`StepError::NoTokens`], [`StepError::TooManyRows`], [`StepError::SequenceTwice`]. Nothing is computed then.
+    /// [`StepError::ContextExceeded`], [`StepError::UnknownToken`], [`StepError::NoTokens`], [`StepError::TooManyRows`],
+    /// [`StepError::NoPage`], [`StepError::PageTwice`]. Nothing is computed then.
     fn step(&mut self, chunks: &[Chunk<'_>], take: &mut dyn FnMut(Computed<'_>)) -> Result<(), StepError>;
-
-    /// Forgets a sequence and frees its memory. Closing twice does nothing.
-    fn close(&mut self, sequence: SequenceId);
 }
 
 /// What whoever handles an error should do.
@@ -147,18 +153,23 @@ pub enum StepError {
         /// The most there may be.
         rows_max: usize,
     },
-    /// Two chunks of one sequence in one step.
-    #[error("a step has two chunks of the same sequence")]
-    SequenceTwice,
-    /// A sequence that was closed or never opened.
-    #[error("the sequence is not open")]
-    UnknownSequence,
-    /// More sequences at once than memory is planned for.
-    #[error("{open} sequences are open already; close one first or try another worker")]
-    TooManySequences {
-        /// How many are open.
-        open: usize,
+    /// Fewer pages than the tokens need.
+    #[error("{tokens} tokens need more pages of keys and values than the {pages} that are there")]
+    NoPage {
+        /// Tokens of the sequence, the new ones included.
+        tokens: usize,
+        /// Its pages.
+        pages: usize,
     },
+    /// A page that a chunk writes to stands in the step once more.
+    #[error("page {} is written to and used elsewhere in the same step", .page.0)]
+    PageTwice {
+        /// Which.
+        page: PageId,
+    },
+    /// Nobody wants the answer any more.
+    #[error("the deadline passed before the answer was complete")]
+    DeadlinePassed,
     /// The generation ended already.
     #[error("the generation is finished or failed before; close it")]
     NotRunning,
@@ -169,11 +180,11 @@ impl StepError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::NotFiniteLogits { .. } | Self::NotAState { .. } | Self::LogitCount { .. } => Disposition::Fatal,
-            Self::UnknownSequence | Self::NotRunning | Self::TooManyRows { .. } | Self::SequenceTwice => {
-                Disposition::Fatal
+            Self::NotRunning | Self::TooManyRows { .. } | Self::PageTwice { .. } => Disposition::Fatal,
+            Self::NoPage { .. } => Disposition::Retry,
+            Self::ContextExceeded { .. } | Self::NoTokens | Self::UnknownToken { .. } | Self::DeadlinePassed => {
+                Disposition::Poison
             }
-            Self::TooManySequences { .. } => Disposition::Retry,
-            Self::ContextExceeded { .. } | Self::NoTokens | Self::UnknownToken { .. } => Disposition::Poison,
         }
     }
 }

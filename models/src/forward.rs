@@ -1,7 +1,7 @@
 //! The forward pass: tokens of several sequences in, logits out.
 //!
-//! Owns the network's shape, its packed weights, the keys and values of every open sequence, and the order of a step. It
-//! knows no text and no sampling. Called through [`crate::engine::Engine`].
+//! Owns the network's shape, its packed weights, the pages of keys and values, and the order of a step. It knows no text, no
+//! sampling, and not whose a page is. Called through [`crate::engine::Engine`].
 //!
 //! A step takes chunks: some new tokens of a sequence each, a whole prompt or one token, in any mixture. The rows of all
 //! chunks go through every product together; each row's bits are those that it would have alone, because the kernels'
@@ -19,7 +19,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
-use crate::engine::{Chunk, Computed, Engine, SequenceId, StepError};
+use crate::engine::{Chunk, Computed, Engine, PAGE_TOKENS, PageId, StepError};
 use crate::gguf::MappedGguf;
 use crate::kernel::Isa;
 use crate::stock::{LoadError, LoadOptions};
@@ -29,9 +29,6 @@ use cache::Cache;
 use pass::Pass;
 pub use weights::TensorError;
 use weights::Weights;
-
-/// Sequences open at once, at most; the dispatcher gives a worker far fewer, and this bounds what a leak could take.
-const SEQUENCES_OPEN_MAX: usize = 64;
 
 /// Rows of one step, at most: what the buffers between the products have room for. More rows than this are no faster.
 pub const ROWS_MAX: usize = 512;
@@ -75,7 +72,7 @@ impl Network {
 
     fn check(&self, chunk: &Chunk<'_>) -> Result<(), StepError> {
         let vocabulary = self.architecture.vocabulary;
-        let tokens = self.cache.tokens(chunk.sequence).ok_or(StepError::UnknownSequence)? + chunk.tokens.len();
+        let tokens = chunk.start + chunk.tokens.len();
         if chunk.tokens.is_empty() {
             return Err(StepError::NoTokens);
         }
@@ -85,8 +82,30 @@ impl Network {
         if tokens > self.context_tokens {
             return Err(StepError::ContextExceeded { tokens, context_tokens: self.context_tokens });
         }
+        if tokens > chunk.pages.len() * PAGE_TOKENS {
+            return Err(StepError::NoPage { tokens, pages: chunk.pages.len() });
+        }
         Ok(())
     }
+}
+
+/// The threads of a step rely on it that what one chunk writes to is no other's, and stands in its own pages once.
+fn check_pages(chunks: &[Chunk<'_>]) -> Result<(), StepError> {
+    let mut written: Vec<PageId> = chunks.iter().flat_map(|chunk| written(chunk).iter().copied()).collect();
+    written.sort_unstable();
+    let is_written = |page: &PageId| written.binary_search(page).is_ok();
+    let twice = written.windows(2).find(|pages| pages[0] == pages[1]).map(|pages| pages[0]);
+    let read = |chunk: &Chunk<'_>| chunk.pages[..chunk.start / PAGE_TOKENS].iter().copied().find(is_written);
+    match twice.or_else(|| chunks.iter().find_map(read)) {
+        Some(page) => Err(StepError::PageTwice { page }),
+        None => Ok(()),
+    }
+}
+
+/// The pages that a chunk's tokens go into.
+fn written<'a>(chunk: &Chunk<'a>) -> &'a [PageId] {
+    let end = (chunk.start + chunk.tokens.len()).div_ceil(PAGE_TOKENS);
+    &chunk.pages[chunk.start / PAGE_TOKENS..end]
 }
 
 /// The kernels rely on it that the processor has what they are told to use.
@@ -107,11 +126,8 @@ impl Engine for Network {
         ROWS_MAX
     }
 
-    fn open(&mut self) -> Result<SequenceId, StepError> {
-        if self.cache.open_count() >= SEQUENCES_OPEN_MAX {
-            return Err(StepError::TooManySequences { open: self.cache.open_count() });
-        }
-        Ok(self.cache.open())
+    fn page_bytes(&self) -> usize {
+        self.cache.page_bytes()
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>], take: &mut dyn FnMut(Computed<'_>)) -> Result<(), StepError> {
@@ -119,23 +135,14 @@ impl Engine for Network {
         if rows > ROWS_MAX {
             return Err(StepError::TooManyRows { rows, rows_max: ROWS_MAX });
         }
-        for (at, chunk) in chunks.iter().enumerate() {
-            self.check(chunk)?;
-            if chunks[..at].iter().any(|other| other.sequence == chunk.sequence) {
-                return Err(StepError::SequenceTwice);
-            }
-        }
         for chunk in chunks {
-            self.cache.make_room(chunk.sequence, chunk.tokens.len());
+            self.check(chunk)?;
+        }
+        check_pages(chunks)?;
+        for chunk in chunks {
+            self.cache.make_room(chunk.pages);
         }
         self.pass.run(&self.architecture, &self.weights, &mut self.cache, &self.pool, self.isa, chunks, take);
-        for chunk in chunks {
-            self.cache.advance(chunk.sequence, chunk.tokens.len());
-        }
         Ok(())
-    }
-
-    fn close(&mut self, sequence: SequenceId) {
-        self.cache.close(sequence);
     }
 }

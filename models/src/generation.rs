@@ -1,16 +1,16 @@
 //! One request, driven over an engine.
 //!
-//! Owns the state of a generation: its prompt, the tokens so far, and the text that is held back. It never computes:
-//! [`crate::Model`] asks what it needs next, computes that in a step with what others need, and brings the logits. What it
-//! emits is a pure function of the tokens so far: a resumed generation puts the recorded tokens in place, which repeats
+//! Owns the state of a generation: its prompt, the tokens so far, and the text that is held back. It never computes, and
+//! does not know what is computed already: [`crate::Model`] asks what comes next, has its tokens computed in steps with those
+//! of others, and brings the logits after the last. What it emits is a pure function of the tokens so far: a resumed generation puts the recorded tokens in place, which repeats
 //! the very same texts, and then computes them together with the prompt, because how tokens are divided among steps shows
 //! in no bit.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
-use crate::engine::{SequenceId, StepError, Wanted};
+use crate::engine::StepError;
 use crate::sampler::{self, LogitFacts, SamplingSpec};
+use crate::scheduler::SequenceId;
 use crate::stop::StopWatch;
 use crate::template::ChatMessage;
 use crate::tokenizer::{Detokenizer, TokenId, Tokenizer};
@@ -85,6 +85,7 @@ pub enum Progress {
 /// A request in progress. Opened, advanced and closed by [`crate::Model`].
 #[derive(Debug)]
 pub struct Generation {
+    sequence: SequenceId,
     sampling: SamplingSpec,
     /// The prompt, and after it the tokens in place.
     tokens: Vec<TokenId>,
@@ -95,29 +96,11 @@ pub struct Generation {
     tokens_max: usize,
     detokenizer: Detokenizer,
     stop: StopWatch,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// Nothing is computed.
-    Fresh,
-    /// The sequence holds so many of `tokens`.
-    Running { sequence: SequenceId, fed: usize },
     /// Finished or failed.
-    Over(Option<SequenceId>),
+    is_over: bool,
 }
 
-/// What a generation needs next.
-#[derive(Debug)]
-pub(crate) enum Need {
-    /// Nothing to compute: this came about.
-    Nothing(Progress),
-    /// These of its tokens computed, and logits after them if they are the last ones.
-    Tokens(Range<usize>),
-}
-
-/// What [`Generation::start`] needs, all of it validated.
+/// What a generation starts with, all of it validated.
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) prompt: Vec<TokenId>,
@@ -127,11 +110,27 @@ pub(crate) struct Opening {
     pub(crate) tokens_max: usize,
 }
 
+impl Opening {
+    /// `Err` is the index of a replayed token that lies behind the end of the answer.
+    pub(crate) fn check_replay(&self, tokenizer: &Tokenizer) -> Result<(), usize> {
+        let (mut detokenizer, mut stop) = (Detokenizer::new(), StopWatch::new(self.stop.clone()));
+        for (index, token) in self.replay.iter().enumerate() {
+            let known = token.index() < tokenizer.vocabulary();
+            if !known || stop.matched() || index >= self.tokens_max || tokenizer.is_end_of_generation(*token) {
+                return Err(index);
+            }
+            stop.push(&detokenizer.push(tokenizer.piece(*token)));
+        }
+        Ok(())
+    }
+}
+
 impl Generation {
-    /// Starts a generation. `Err` is the index of a replayed token that lies behind the end of the answer.
-    pub(crate) fn start(opening: Opening, tokenizer: &Tokenizer) -> Result<Self, usize> {
+    /// A generation whose tokens are computed as `sequence`.
+    pub(crate) fn start(opening: Opening, sequence: SequenceId) -> Self {
         let Opening { prompt, replay, sampling, stop, tokens_max } = opening;
-        let generation = Self {
+        Self {
+            sequence,
             sampling,
             prompt_tokens: prompt.len(),
             tokens: prompt,
@@ -139,10 +138,8 @@ impl Generation {
             tokens_max,
             detokenizer: Detokenizer::new(),
             stop: StopWatch::new(stop),
-            stage: Stage::Fresh,
-        };
-        generation.check_replay(tokenizer)?;
-        Ok(generation)
+            is_over: false,
+        }
     }
 
     /// The prompt.
@@ -165,73 +162,28 @@ impl Generation {
         self.tokens.len() - self.prompt_tokens
     }
 
-    /// Tokens that are still to be computed before the next one can be chosen.
-    pub fn pending_tokens(&self) -> usize {
-        let fed = match self.stage {
-            Stage::Running { fed, .. } => fed,
-            Stage::Fresh => 0,
-            Stage::Over(_) => return 0,
-        };
-        self.tokens.len() + self.replay.len() - fed
+    pub(crate) fn sequence(&self) -> SequenceId {
+        self.sequence
     }
 
-    /// What comes next, of which `room` tokens can be computed now. Puts replayed tokens in place one by one.
-    pub(crate) fn need(&mut self, room: usize, tokenizer: &Tokenizer) -> Result<Need, StepError> {
-        if let Stage::Over(_) = self.stage {
-            return Err(StepError::NotRunning);
+    /// Finished or failed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// What comes next without computing: a replayed token put in place, or the end. `None`: its tokens are to be computed.
+    pub(crate) fn next(&mut self, tokenizer: &Tokenizer) -> Option<Result<Progress, StepError>> {
+        if self.is_over {
+            return Some(Err(StepError::NotRunning));
         }
         if let Some(token) = self.replay.pop_front() {
-            return Ok(Need::Nothing(Progress::Replayed { token, text: self.accept(token, tokenizer) }));
+            return Some(Ok(Progress::Replayed { token, text: self.accept(token, tokenizer) }));
         }
-        if self.is_complete() {
-            return Ok(Need::Nothing(self.finish()));
-        }
-        let fed = if let Stage::Running { fed, .. } = self.stage { fed } else { 0 };
-        Ok(Need::Tokens(fed..self.tokens.len().min(fed + room)))
+        self.is_complete().then(|| Ok(self.finish()))
     }
 
-    /// These of its tokens.
-    pub(crate) fn tokens(&self, range: Range<usize>) -> &[TokenId] {
-        &self.tokens[range]
-    }
-
-    /// What is wanted of a chunk after which the sequence holds so many tokens.
-    pub(crate) fn wanted_after(&self, fed: usize) -> Wanted {
-        if fed == self.tokens.len() { Wanted::Logits(1) } else { Wanted::Nothing }
-    }
-
-    /// The sequence that it computes in, opened when it is first needed.
-    pub(crate) fn sequence_or(
-        &mut self,
-        open: impl FnOnce() -> Result<SequenceId, StepError>,
-    ) -> Result<SequenceId, StepError> {
-        match self.stage {
-            Stage::Running { sequence, .. } => Ok(sequence),
-            Stage::Over(_) => Err(StepError::NotRunning),
-            Stage::Fresh => {
-                let sequence = open().inspect_err(|_| self.stage = Stage::Over(None))?;
-                self.stage = Stage::Running { sequence, fed: 0 };
-                Ok(sequence)
-            }
-        }
-    }
-
-    /// More tokens are computed, but not all.
-    pub(crate) fn prefilled(&mut self, fed_now: usize) -> Result<Progress, StepError> {
-        let Stage::Running { fed, .. } = &mut self.stage else { return Err(StepError::NotRunning) };
-        *fed = fed_now;
-        Ok(Progress::Prefilling { done: fed_now, of: self.tokens.len() })
-    }
-
-    /// All tokens are computed: with the logits after the last one, the next one is chosen.
-    pub(crate) fn computed(
-        &mut self,
-        fed_now: usize,
-        logits: &[f32],
-        tokenizer: &Tokenizer,
-    ) -> Result<Progress, StepError> {
-        let Stage::Running { fed, .. } = &mut self.stage else { return Err(StepError::NotRunning) };
-        *fed = fed_now;
+    /// All its tokens are computed; with the logits after the last, the next one is chosen.
+    pub(crate) fn computed(&mut self, logits: &[f32], tokenizer: &Tokenizer) -> Result<Progress, StepError> {
         let chosen = sampler::check_finite(logits, self.completion_tokens())
             .and_then(|()| sampler::choose(logits, &self.sampling, self.generated()))
             .inspect_err(|_| self.fail())?;
@@ -245,7 +197,7 @@ impl Generation {
 
     /// It cannot go on.
     pub(crate) fn fail(&mut self) {
-        self.stage = Stage::Over(self.sequence());
+        self.is_over = true;
     }
 
     /// Puts `token` in place and returns what became safe to show.
@@ -265,7 +217,7 @@ impl Generation {
     }
 
     fn finish_with(&mut self, reason: FinishReason) -> Progress {
-        self.stage = Stage::Over(self.sequence());
+        self.is_over = true;
         if self.stop.matched() {
             return Progress::Finished { text: String::new(), reason };
         }
@@ -277,28 +229,6 @@ impl Generation {
         }
         text.push_str(&self.stop.finish());
         Progress::Finished { text, reason }
-    }
-
-    /// The sequence to close, if there is one.
-    pub(crate) fn sequence(&self) -> Option<SequenceId> {
-        match self.stage {
-            Stage::Fresh => None,
-            Stage::Running { sequence, .. } => Some(sequence),
-            Stage::Over(sequence) => sequence,
-        }
-    }
-
-    /// `Err` is the index of a replayed token that lies behind the end of the answer.
-    fn check_replay(&self, tokenizer: &Tokenizer) -> Result<(), usize> {
-        let (mut detokenizer, mut stop) = (self.detokenizer.clone(), self.stop.clone());
-        for (index, token) in self.replay.iter().enumerate() {
-            let known = token.index() < tokenizer.vocabulary();
-            if !known || stop.matched() || index >= self.tokens_max || tokenizer.is_end_of_generation(*token) {
-                return Err(index);
-            }
-            stop.push(&detokenizer.push(tokenizer.piece(*token)));
-        }
-        Ok(())
     }
 }
 

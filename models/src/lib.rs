@@ -35,8 +35,10 @@
 //! ```
 //!
 //! In reading order: [`gguf`] maps and checks a file; [`tokenizer`] and the chat template come from its metadata;
-//! [`engine`] is the contract that a forward pass fulfils, and `forward` with its `kernel` is the one that does; [`sampler`] chooses tokens; [`generation`] drives one request;
-//! [`stock`] is the loaded model; [`score`] and [`embedding`] have it read texts instead of writing them; [`tiny`] makes one of a few kilobytes for tests.
+//! [`engine`] is the contract that a forward pass fulfils, and `forward` with its `kernel` is the one that does; [`sampler`]
+//! chooses tokens; [`generation`] drives one request; `scheduler` decides what the next step is made of and who holds which
+//! keys and values; [`stock`] is the loaded model; [`score`] and [`embedding`] have it read texts instead of writing them;
+//! [`tiny`] makes one of a few kilobytes for tests.
 
 pub mod bench;
 pub mod digest;
@@ -47,6 +49,7 @@ pub mod generation;
 pub mod gguf;
 mod kernel;
 pub mod sampler;
+mod scheduler;
 pub mod score;
 mod shared;
 pub mod stock;
@@ -58,12 +61,13 @@ pub mod tokenizer;
 
 pub use digest::{Digest, InvalidDigest};
 pub use embedding::Pooling;
-pub use engine::{Chunk, Computed, Disposition, Engine, StepError, Wanted};
+pub use engine::{Chunk, Computed, Disposition, Engine, PAGE_TOKENS, PageId, StepError, Wanted};
 pub use forward::{ROWS_MAX, TensorError};
 pub use generation::{FinishReason, Generation, GenerationSpec, Input, Progress};
 pub use kernel::{Isa, PackError};
 pub use sampler::{InvalidSampling, LogitFacts, SamplingSpec};
+pub use scheduler::{Counters, Limits, Priority, Refusal, Terms};
 pub use score::{Perplexity, ScoredToken, Windows};
-pub use stock::{LoadError, LoadOptions, Model, ModelFacts, OpenError, TextError};
+pub use stock::{LoadError, LoadOptions, Model, ModelFacts, OpenError, Step, TextError};
 pub use template::{ChatMessage, TemplateError};
 pub use tokenizer::{Detokenizer, Specials, TokenId, Tokenizer, TokenizerError};

@@ -1,21 +1,24 @@
 //! A loaded model: engine, tokenizer, template and facts.
 //!
 //! Owns everything that one file on disk becomes, and the opening of requests against it: rendering, tokenizing,
-//! validating. It holds no queue and no clock, and runs one unit of work at a time when asked to. Called by a worker
+//! validating. It holds no clock, and performs one step at a time when asked to, which its scheduler plans. Called by a worker
 //! process, and by tests.
 
 mod error;
+mod step;
 
 pub use error::{LoadError, OpenError, TextError};
+pub use step::Step;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{Chunk, Engine, SequenceId, StepError, Wanted};
+use crate::engine::{Chunk, Engine, PAGE_TOKENS, PageId, StepError, Wanted};
 use crate::forward::{Architecture, FAMILIES, Network, ROWS_MAX};
-use crate::generation::{Generation, GenerationSpec, Input, Need, Opening, Progress};
+use crate::generation::{Generation, GenerationSpec, Input, Opening};
 use crate::gguf::{MappedGguf, Metadata};
 use crate::kernel::Isa;
+use crate::scheduler::{Arrival, Counters, Limits, Scheduler, Terms};
 use crate::template::{ChatMessage, ChatTemplate, Rendered};
 use crate::tokenizer::{Specials, TokenId, Tokenizer};
 
@@ -37,22 +40,21 @@ pub struct LoadOptions {
     /// A file with the packed weights, for all processes that load this model; it is made if it is not there. `None`: they
     /// are packed in memory.
     pub packed: Option<PathBuf>,
+    /// How much at once.
+    pub limits: Limits,
 }
 
 impl Default for LoadOptions {
     /// One thread, the whole context, the best instructions that this processor has.
     fn default() -> Self {
-        Self { threads: NonZeroUsize::MIN, context_tokens_max: None, isa: Isa::best(), packed: None }
+        Self {
+            threads: NonZeroUsize::MIN,
+            context_tokens_max: None,
+            isa: Isa::best(),
+            packed: None,
+            limits: Limits::default(),
+        }
     }
-}
-
-/// What is wanted of a text that is read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Reading {
-    /// The logits after each token from this position on.
-    LogitsFrom(usize),
-    /// Every token's state behind the last layer.
-    States,
 }
 
 /// What is known about a loaded model.
@@ -74,6 +76,15 @@ pub struct ModelFacts {
     pub threads: NonZeroUsize,
 }
 
+/// What is wanted of a text that is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reading {
+    /// The logits after each token from this position on.
+    LogitsFrom(usize),
+    /// Every token's state behind the last layer.
+    States,
+}
+
 /// A model, ready to answer.
 #[derive(Debug)]
 pub struct Model {
@@ -81,6 +92,7 @@ pub struct Model {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     engine: Box<dyn Engine>,
+    scheduler: Scheduler,
 }
 
 impl Model {
@@ -106,7 +118,8 @@ impl Model {
             packed_bytes: engine.packed_bytes(),
             threads: options.threads,
         };
-        Ok(Self { facts, tokenizer, template, engine: Box::new(engine) })
+        let scheduler = Scheduler::new(options.limits.of_engine(&engine));
+        Ok(Self { facts, tokenizer, template, engine: Box::new(engine), scheduler })
     }
 
     /// Checks all of a file but the numbers in its weights: structure, architecture, tokenizer and template. Takes
@@ -135,9 +148,20 @@ impl Model {
         &self.tokenizer
     }
 
-    /// What computes, for measuring it.
-    pub(crate) fn engine_mut(&mut self) -> &mut dyn Engine {
-        self.engine.as_mut()
+    /// Prompt and answer together, at most: what the model can see, or what there is memory for if that is less.
+    pub fn tokens_max(&self) -> usize {
+        self.facts.context_tokens.min(self.scheduler.tokens_max())
+    }
+
+    /// What was scheduled, and the state of the pages of keys and values.
+    pub fn counters(&self) -> Counters {
+        self.scheduler.counters()
+    }
+
+    /// Of all memory, keys and values may take so many bytes at most. To be called before the first request.
+    pub fn limit_pages_to(&mut self, bytes: u64) {
+        let pages = bytes / self.engine.page_bytes().max(1) as u64;
+        self.scheduler.limit_pages(usize::try_from(pages).unwrap_or(usize::MAX));
     }
 
     /// Validates a request and tokenizes its prompt. Computes nothing: that happens in [`Self::advance`].
@@ -149,13 +173,26 @@ impl Model {
     /// # Errors
     /// An [`OpenError`] that says what to change.
     pub fn open(&mut self, spec: &GenerationSpec, generated: &[TokenId]) -> Result<Generation, OpenError> {
+        self.open_on(Terms::default(), spec, generated)
+    }
+
+    /// As [`Self::open`], with a priority and a deadline.
+    ///
+    /// # Errors
+    /// An [`OpenError`] that says what to change.
+    pub fn open_on(
+        &mut self,
+        terms: Terms,
+        spec: &GenerationSpec,
+        generated: &[TokenId],
+    ) -> Result<Generation, OpenError> {
         spec.sampling.validate()?;
         validate_stop(&spec.stop)?;
         if spec.max_tokens == Some(0) {
             return Err(OpenError::ZeroMaxTokens);
         }
         let prompt = self.tokenize(&spec.input)?;
-        let tokens_max = self.tokens_max(prompt.len(), spec.max_tokens)?;
+        let tokens_max = self.answer_tokens_max(prompt.len(), spec.max_tokens)?;
         let opening = Opening {
             prompt,
             replay: generated.to_vec(),
@@ -163,85 +200,16 @@ impl Model {
             stop: spec.stop.clone(),
             tokens_max,
         };
-        Generation::start(opening, &self.tokenizer).map_err(|index| OpenError::InvalidReplay { index })
-    }
-
-    /// Does one unit of work: puts a replayed token in place, computes some of the prompt, or generates a token.
-    ///
-    /// # Errors
-    /// A [`StepError`], after which the generation can only be closed.
-    pub fn advance(&mut self, generation: &mut Generation) -> Result<Progress, StepError> {
-        let rows_max = self.engine.rows_max();
-        let mut progress = self.advance_all(&mut [generation], rows_max)?;
-        progress.pop().unwrap_or(Err(StepError::NotRunning))
-    }
-
-    /// Does one unit of work for each of these generations, what is to be computed in one step of `rows_max` tokens at
-    /// most. Those that only want their next token come first, then the others in the order given; whoever finds no room
-    /// is answered with [`Progress::Prefilling`] where it stands.
-    ///
-    /// What a generation says does not depend on who is with it.
-    ///
-    /// # Errors
-    /// A [`StepError`] of the step itself, after which this model must not be used; those of single generations are in the
-    /// list.
-    pub fn advance_all(
-        &mut self,
-        generations: &mut [&mut Generation],
-        rows_max: usize,
-    ) -> Result<Vec<Result<Progress, StepError>>, StepError> {
-        let mut progress: Vec<Option<Result<Progress, StepError>>> = generations.iter().map(|_| None).collect();
-        let mut order: Vec<usize> = (0..generations.len()).collect();
-        order.sort_by_key(|at| generations[*at].pending_tokens() > 1);
-        let mut room = rows_max.min(self.engine.rows_max());
-        let mut planned = Vec::new();
-        for at in order {
-            let generation = &mut *generations[at];
-            match generation.need(room, &self.tokenizer) {
-                Err(error) => progress[at] = Some(Err(error)),
-                Ok(Need::Nothing(came)) => progress[at] = Some(Ok(came)),
-                Ok(Need::Tokens(range)) if range.is_empty() => {
-                    let (done, of) = (range.start, range.start + generation.pending_tokens());
-                    progress[at] = Some(Ok(Progress::Prefilling { done, of }));
-                }
-                Ok(Need::Tokens(range)) => match generation.sequence_or(|| self.engine.open()) {
-                    Err(error) => progress[at] = Some(Err(error)),
-                    Ok(sequence) => {
-                        room -= range.len();
-                        planned.push((at, sequence, range));
-                    }
-                },
-            }
-        }
-        // Copies of the tokens: their owners choose new ones while the step lends its logits.
-        let tokens: Vec<Vec<TokenId>> =
-            planned.iter().map(|(at, _, range)| generations[*at].tokens(range.clone()).to_vec()).collect();
-        let chunks: Vec<Chunk<'_>> = planned
-            .iter()
-            .zip(&tokens)
-            .map(|((at, sequence, range), tokens)| Chunk {
-                sequence: *sequence,
-                tokens,
-                wanted: generations[*at].wanted_after(range.end),
-            })
-            .collect();
-        if !chunks.is_empty() {
-            self.engine.step(&chunks, &mut |computed| {
-                let (at, _, range) = &planned[computed.chunk];
-                progress[*at] = Some(generations[*at].computed(range.end, computed.values, &self.tokenizer));
-            })?;
-        }
-        for (at, _, range) in planned {
-            progress[at].get_or_insert_with(|| generations[at].prefilled(range.end));
-        }
-        Ok(progress.into_iter().map(|progress| progress.unwrap_or(Err(StepError::NotRunning))).collect())
+        opening.check_replay(&self.tokenizer).map_err(|index| OpenError::InvalidReplay { index })?;
+        let tokens = [opening.prompt.as_slice(), generated].concat();
+        let tokens_max = opening.prompt.len() + opening.tokens_max;
+        let sequence = self.scheduler.add(Arrival { tokens, tokens_max, terms })?;
+        Ok(Generation::start(opening, sequence))
     }
 
     /// Frees what a generation holds. To be called for each, finished or not.
     pub fn close(&mut self, generation: Generation) {
-        if let Some(sequence) = generation.sequence() {
-            self.engine.close(sequence);
-        }
+        self.scheduler.remove(generation.sequence());
     }
 
     /// The logits of the token after `tokens`, computed at once: for checks against other implementations.
@@ -271,31 +239,35 @@ impl Model {
         if tokens.len() > context_tokens {
             return Err(StepError::ContextExceeded { tokens: tokens.len(), context_tokens });
         }
-        let sequence = self.engine.open()?;
-        let read = self.read_in(sequence, tokens, reading, rows, take);
-        self.engine.close(sequence);
-        read
+        self.aside(1, tokens.len(), |engine, pages| {
+            let rows = rows.min(engine.rows_max());
+            for (start, tokens) in (0..).step_by(rows).zip(tokens.chunks(rows)) {
+                let wanted = match reading {
+                    Reading::LogitsFrom(first) => Wanted::Logits((start + tokens.len()).saturating_sub(first)),
+                    Reading::States => Wanted::States,
+                };
+                let chunk = Chunk { start, tokens, pages: &pages[0], wanted };
+                engine.step(&[chunk], &mut |computed| take(start + computed.token, computed.values))?;
+            }
+            Ok(())
+        })
     }
 
-    fn read_in(
+    /// Computes with pages for so many sequences of so many tokens that are none of the scheduler's, which are not reused
+    /// and leave nothing behind.
+    pub(crate) fn aside<T>(
         &mut self,
-        sequence: SequenceId,
-        tokens: &[TokenId],
-        reading: Reading,
-        rows: usize,
-        take: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<(), StepError> {
-        let mut start = 0;
-        for tokens in tokens.chunks(rows.min(self.engine.rows_max())) {
-            let wanted = match reading {
-                Reading::LogitsFrom(first) => Wanted::Logits((start + tokens.len()).saturating_sub(first)),
-                Reading::States => Wanted::States,
-            };
-            let chunk = Chunk { sequence, tokens, wanted };
-            self.engine.step(&[chunk], &mut |computed| take(start + computed.token, computed.values))?;
-            start += tokens.len();
-        }
-        Ok(())
+        sequences: usize,
+        tokens: usize,
+        compute: impl FnOnce(&mut dyn Engine, &[Vec<PageId>]) -> Result<T, StepError>,
+    ) -> Result<T, StepError> {
+        let count = tokens.div_ceil(PAGE_TOKENS);
+        let none = StepError::NoPage { tokens, pages: self.scheduler.tokens_max() / PAGE_TOKENS };
+        let lent = self.scheduler.lend(sequences.saturating_mul(count)).ok_or(none)?;
+        let pages: Vec<_> = (0..sequences).map(|at| lent[at * count..(at + 1) * count].to_vec()).collect();
+        let computed = compute(self.engine.as_mut(), &pages);
+        self.scheduler.give_back(lent);
+        computed
     }
 
     pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<TokenId>, OpenError> {
@@ -334,7 +306,7 @@ impl Model {
     }
 
     /// How many tokens the answer may have.
-    fn tokens_max(&self, prompt_tokens: usize, max_tokens: Option<u32>) -> Result<usize, OpenError> {
+    fn answer_tokens_max(&self, prompt_tokens: usize, max_tokens: Option<u32>) -> Result<usize, OpenError> {
         let context_tokens = self.facts.context_tokens;
         let room = context_tokens.saturating_sub(prompt_tokens);
         if room == 0 {
@@ -345,7 +317,8 @@ impl Model {
                 Err(OpenError::MaxTokensBeyondContext { max_tokens, prompt_tokens, context_tokens, room })
             }
             Some(max_tokens) => Ok(max_tokens as usize),
-            None => Ok(room),
+            // One at least, so that a prompt too long for the memory is refused as such.
+            None => Ok(self.tokens_max().saturating_sub(prompt_tokens).max(1)),
         }
     }
 }

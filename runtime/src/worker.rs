@@ -1,8 +1,8 @@
 //! The worker process: the other end of the pipe.
 //!
 //! Three threads. One reads commands from standard input and ends the process when that closes. One beats, whatever the
-//! computing one does. The main one computes: one unit of work for one job, then one for the next, so that jobs share
-//! the worker fairly. Standard output is the protocol's alone; whatever a library prints goes to standard error.
+//! computing one does. The main one computes: a step that the model's scheduler plans, then commands that came meanwhile, then
+//! the next step. Standard output is the protocol's alone; whatever a library prints goes to standard error.
 //!
 //! It never decides: what its failures mean is decided by those who read them.
 
@@ -71,12 +71,25 @@ pub fn run(spec: &WorkerSpec) -> anyhow::Result<()> {
         packed: spec.packed.clone(),
         ..LoadOptions::default()
     };
-    let model = Model::load(&spec.weights, &options)?;
+    let mut model = Model::load(&spec.weights, &options)?;
+    limit_pages(&mut model, spec.memory_bytes_max)?;
     output.send(&Event::Ready {
-        context_tokens: u32::try_from(model.facts().context_tokens).unwrap_or(u32::MAX),
+        context_tokens: u32::try_from(model.tokens_max()).unwrap_or(u32::MAX),
         load_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     })?;
     serve(&commands, Jobs::new(model, output, pulse))
+}
+
+/// What the loaded model left of the memory is for keys and values.
+fn limit_pages(model: &mut Model, bytes_max: Option<u64>) -> anyhow::Result<()> {
+    let Some(bytes) = memory::left(bytes_max) else { return Ok(()) };
+    model.limit_pages_to(bytes);
+    anyhow::ensure!(
+        model.tokens_max() > 0,
+        "a memory of {} bytes has no room for a single page of keys and values; give workers more (memory_mb)",
+        bytes_max.unwrap_or_default(),
+    );
+    Ok(())
 }
 
 fn serve(commands: &Receiver<Command>, mut jobs: Jobs) -> anyhow::Result<()> {

@@ -1,25 +1,25 @@
-//! Keys and values of the open sequences, in pages.
+//! Keys and values, in pages.
 //!
-//! Owns the pages and who has which. It must never compute. A page holds 32 tokens of every layer; a sequence's pages are
-//! counted from its first token, so that where a token lies in its page depends on its position alone.
-
-use std::collections::BTreeMap;
+//! Owns the pages' memory. It must never compute, and it does not know whose a page is: [`crate::scheduler`] does. A page
+//! holds 32 tokens of every layer; a sequence's pages are counted from its first token, so that where a token lies in its
+//! page depends on its position alone.
 
 use half::f16;
 
 use super::Architecture;
-use crate::engine::SequenceId;
+use crate::engine::{PAGE_TOKENS, PageId};
 use crate::kernel::KEYS;
 use crate::shared::Shared;
+
+// Attention takes a page's keys in one block.
+const _: () = assert!(PAGE_TOKENS == KEYS);
 
 /// All pages.
 #[derive(Debug)]
 pub(super) struct Cache {
     layout: Layout,
+    /// Those up to the largest number that was used.
     pages: Vec<Vec<f16>>,
-    free: Vec<usize>,
-    sequences: BTreeMap<SequenceId, Sequence>,
-    opened: u64,
 }
 
 /// Where things are in a page: for each layer the keys of each head as `[dimension][token]`, then the values of each as
@@ -29,13 +29,6 @@ pub(super) struct Layout {
     layers: usize,
     kv_heads: usize,
     head: usize,
-}
-
-#[derive(Debug, Default)]
-struct Sequence {
-    /// Invariant: `pages.len() * KEYS >= tokens`, and no page is another's.
-    pages: Vec<usize>,
-    tokens: usize,
 }
 
 impl Layout {
@@ -62,57 +55,24 @@ impl Layout {
 impl Cache {
     pub(super) fn new(architecture: &Architecture) -> Self {
         let layout = Layout { layers: architecture.blocks, kv_heads: architecture.kv_heads, head: architecture.head };
-        Self { layout, pages: Vec::new(), free: Vec::new(), sequences: BTreeMap::new(), opened: 0 }
+        Self { layout, pages: Vec::new() }
     }
 
     pub(super) fn layout(&self) -> Layout {
         self.layout
     }
 
-    pub(super) fn open_count(&self) -> usize {
-        self.sequences.len()
+    pub(super) fn page_bytes(&self) -> usize {
+        self.layout.page() * size_of::<f16>()
     }
 
-    pub(super) fn open(&mut self) -> SequenceId {
-        let id = SequenceId(self.opened);
-        self.opened += 1;
-        self.sequences.insert(id, Sequence::default());
-        id
-    }
-
-    pub(super) fn close(&mut self, id: SequenceId) {
-        if let Some(sequence) = self.sequences.remove(&id) {
-            self.free.extend(sequence.pages);
+    /// Takes memory for these pages. What is in a new one is finite, as what is in an old one: unused tokens are weighted
+    /// with zero, which makes no number of an infinite one.
+    pub(super) fn make_room(&mut self, pages: &[PageId]) {
+        let count = pages.iter().map(|page| page.index() + 1).max().unwrap_or_default();
+        while self.pages.len() < count {
+            self.pages.push(vec![f16::ZERO; self.layout.page()]);
         }
-    }
-
-    /// Tokens whose keys and values a sequence holds.
-    pub(super) fn tokens(&self, id: SequenceId) -> Option<usize> {
-        self.sequences.get(&id).map(|sequence| sequence.tokens)
-    }
-
-    /// Makes room for more tokens.
-    pub(super) fn make_room(&mut self, id: SequenceId, tokens: usize) {
-        let Some(sequence) = self.sequences.get_mut(&id) else { return };
-        while sequence.pages.len() * KEYS < sequence.tokens + tokens {
-            let page = self.free.pop().unwrap_or_else(|| {
-                self.pages.push(vec![f16::ZERO; self.layout.page()]);
-                self.pages.len() - 1
-            });
-            sequence.pages.push(page);
-        }
-    }
-
-    /// Counts tokens that were computed.
-    pub(super) fn advance(&mut self, id: SequenceId, tokens: usize) {
-        if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.tokens += tokens;
-        }
-    }
-
-    /// A sequence's pages, in order.
-    pub(super) fn pages_of(&self, id: SequenceId) -> &[usize] {
-        self.sequences.get(&id).map_or(&[], |sequence| &sequence.pages)
     }
 
     /// All pages, for threads that write to different tokens or heads of them.

@@ -126,12 +126,11 @@ impl Pass {
         let mut rows = Vec::new();
         let mut parts = Vec::new();
         for chunk in chunks {
-            let start = cache.tokens(chunk.sequence).unwrap_or_default();
-            let first = rows.len();
+            let (start, first) = (chunk.start, rows.len());
             for (offset, token) in chunk.tokens.iter().enumerate() {
                 rows.push(Row { part: parts.len(), position: start + offset, token: token.index() });
             }
-            let pages = cache.pages_of(chunk.sequence).to_vec();
+            let pages = chunk.pages.iter().map(|page| page.index()).collect();
             parts.push(Part { rows: first..rows.len(), start, pages });
         }
         let wanted = WantedRows::of(chunks);

@@ -1,6 +1,8 @@
 //! The pass gives the same bits however a sequence comes to be computed, and what it computes is what the architecture
 //! says, by an independent and naive reading of it.
 
+mod scheduled;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
@@ -10,7 +12,7 @@ use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qw
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::{Chunk, Wanted};
+use crate::engine::{Chunk, PageId, Wanted};
 use crate::gguf::MappedGguf;
 use crate::tiny::{self, Family};
 use crate::tokenizer::TokenId;
@@ -40,16 +42,20 @@ fn step(network: &mut Network, chunks: &[Chunk<'_>]) -> Result<Vec<(usize, usize
     Ok(lent)
 }
 
+/// The pages of the sequence at `at` of several: those of one do not lie together.
+fn pages(at: usize, tokens: usize) -> Vec<PageId> {
+    (0..tokens.div_ceil(PAGE_TOKENS)).map(|page| PageId((page * 5 + at) as u32)).collect()
+}
+
 /// What is wanted of every token, computed token by token, alone.
 fn each_alone(network: &mut Network, tokens: &[TokenId], wanted: Wanted) -> Vec<Vec<u32>> {
-    let sequence = network.open().expect("there is room");
+    let pages = pages(0, tokens.len());
     let mut all = Vec::new();
-    for tokens in tokens.chunks(1) {
-        let lent = step(network, &[Chunk { sequence, tokens, wanted }]).expect("it computes");
+    for (start, tokens) in (0..).zip(tokens.chunks(1)) {
+        let lent = step(network, &[Chunk { start, tokens, pages: &pages, wanted }]).expect("it computes");
         assert_eq!(lent.len(), 1);
         all.push(bits(&lent[0].2));
     }
-    network.close(sequence);
     all
 }
 
@@ -74,7 +80,7 @@ proptest! {
         let expected: Vec<_> = texts.iter().map(|text| one_by_one(&mut plain, text)).collect();
 
         let mut network = network(family, threads, isa);
-        let sequences: Vec<_> = texts.iter().map(|_| network.open().expect("there is room")).collect();
+        let pages: Vec<_> = (0..).zip(&texts).map(|(at, text)| pages(at, text.len())).collect();
         let mut fed = vec![0; texts.len()];
         let mut cuts = cuts.into_iter().cycle();
         while fed.iter().zip(&texts).any(|(fed, text)| *fed < text.len()) {
@@ -84,15 +90,16 @@ proptest! {
                 let cut = cuts.next().expect("it goes round");
                 let end = text.len().min(fed[at] + cut);
                 if end > fed[at] {
-                    chunks.push((at, Chunk { sequence: sequences[at], tokens: &text[fed[at]..end], wanted: Wanted::Logits(1) }));
+                    let (start, tokens) = (fed[at], &text[fed[at]..end]);
+                    chunks.push((at, Chunk { start, tokens, pages: &pages[at], wanted: Wanted::Logits(1) }));
                     fed[at] = end;
                 }
             }
             // Somebody gets on in every step.
             if chunks.is_empty() {
                 let at = (0..texts.len()).find(|at| fed[*at] < texts[*at].len()).expect("somebody is left");
-                let tokens = &texts[at][fed[at]..=fed[at]];
-                chunks.push((at, Chunk { sequence: sequences[at], tokens, wanted: Wanted::Logits(1) }));
+                let (start, tokens) = (fed[at], &texts[at][fed[at]..=fed[at]]);
+                chunks.push((at, Chunk { start, tokens, pages: &pages[at], wanted: Wanted::Logits(1) }));
                 fed[at] += 1;
             }
             let all: Vec<_> = chunks.iter().map(|(_, chunk)| *chunk).collect();
@@ -115,13 +122,12 @@ proptest! {
         let mut alone = network(family, 1, Isa::Plain);
         let mut network = network(family, threads, isa);
         let texts: Vec<_> = (0..).zip(&wanted).map(|(seed, (length, _))| tokens(seed, *length)).collect();
+        let all_pages: Vec<_> = texts.iter().enumerate().map(|(at, text)| pages(at, text.len())).collect();
         let chunks: Vec<_> = texts
             .iter()
+            .zip(&all_pages)
             .zip(&wanted)
-            .map(|(tokens, (_, wanted))| {
-                let sequence = network.open().expect("there is room");
-                Chunk { sequence, tokens, wanted: *wanted }
-            })
+            .map(|((tokens, pages), (_, wanted))| Chunk { start: 0, tokens, pages, wanted: *wanted })
             .collect();
         let mut lent: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
         for (chunk, token, values) in step(&mut network, &chunks).expect("it computes") {
@@ -169,16 +175,15 @@ fn a_state_is_what_the_head_reads() {
 fn the_logits_of_a_long_text_are_never_there_at_once() {
     let mut network = network(Family::Llama, 1, Isa::best());
     let text = tokens(1, 256);
-    let sequence = network.open().expect("there is room");
     let mut count = 0;
-    let chunk = Chunk { sequence, tokens: &text, wanted: Wanted::Logits(256) };
+    let chunk = Chunk { start: 0, tokens: &text, pages: &pages(0, 256), wanted: Wanted::Logits(256) };
     network.step(&[chunk], &mut |_| count += 1).expect("it computes");
     assert_eq!(count, 256);
     assert!(network.pass.logits_held() <= 32 * tiny::VOCABULARY, "{}", network.pass.logits_held());
 }
 
 #[test]
-fn pages_of_a_closed_sequence_are_used_again_and_what_was_in_them_does_not_show() {
+fn pages_are_used_again_and_what_was_in_them_does_not_show() {
     let mut network = network(Family::Llama, 1, Isa::best());
     let text = tokens(3, 70);
     let expected = one_by_one(&mut network, &text);
@@ -189,23 +194,47 @@ fn pages_of_a_closed_sequence_are_used_again_and_what_was_in_them_does_not_show(
 }
 
 #[test]
+fn full_pages_are_read_by_several_sequences_in_one_step() {
+    for family in Family::ALL {
+        let mut network = network(family, 2, Isa::best());
+        let common = tokens(3, 64);
+        let texts = [4, 5].map(|seed| [common.clone(), tokens(seed, 20)].concat());
+        let expected = texts.each_ref().map(|text| one_by_one(&mut network, text).pop());
+        let pages = [[0, 5, 7], [0, 5, 8]].map(|pages| pages.map(PageId));
+        let prefix = Chunk { start: 0, tokens: &common, pages: &pages[0], wanted: Wanted::Nothing };
+        step(&mut network, &[prefix]).expect("it computes");
+        let wanted = Wanted::Logits(1);
+        let chunk = |at: usize| Chunk { start: 64, tokens: &texts[at][64..], pages: &pages[at], wanted };
+        let lent = step(&mut network, &[chunk(0), chunk(1)]).expect("it computes");
+        let logits: Vec<_> = lent.iter().map(|(_, _, logits)| Some(bits(logits))).collect();
+        assert!(logits == expected, "{family:?}");
+    }
+}
+
+#[test]
 fn a_step_that_cannot_be_computed_is_refused_and_changes_nothing() {
     let mut network = network(Family::Llama, 1, Isa::best());
     let text = tokens(1, 8);
-    let sequence = network.open().expect("there is room");
-    let chunk = |tokens| Chunk { sequence, tokens, wanted: Wanted::Logits(1) };
+    let expected = one_by_one(&mut network, &text);
+    let (some, others) = (pages(0, 257), pages(1, 257));
+    let chunk = |start, tokens, pages| Chunk { start, tokens, pages, wanted: Wanted::Logits(1) };
+    let mut refused = |chunks: &[Chunk<'_>]| step(&mut network, chunks).expect_err("it cannot be computed");
     let unknown = [TokenId::from(tiny::VOCABULARY as u32)];
     let long = tokens(2, 257);
-    assert!(matches!(step(&mut network, &[chunk(&[])]), Err(StepError::NoTokens)));
-    assert!(matches!(step(&mut network, &[chunk(&unknown)]), Err(StepError::UnknownToken { .. })));
-    assert!(matches!(step(&mut network, &[chunk(&long)]), Err(StepError::ContextExceeded { tokens: 257, .. })));
-    assert!(matches!(step(&mut network, &[chunk(&text), chunk(&text)]), Err(StepError::SequenceTwice)));
-    let closed = network.open().expect("there is room");
-    network.close(closed);
-    let gone = Chunk { sequence: closed, tokens: &text, wanted: Wanted::Logits(1) };
-    assert!(matches!(step(&mut network, &[gone]), Err(StepError::UnknownSequence)));
-    let lent = step(&mut network, &[chunk(&text)]).expect("nothing had changed");
-    assert_eq!(bits(&lent[0].2), *one_by_one(&mut network, &text).last().expect("eight"));
+    assert!(matches!(refused(&[chunk(0, &[], &some)]), StepError::NoTokens));
+    assert!(matches!(refused(&[chunk(0, &unknown, &some)]), StepError::UnknownToken { .. }));
+    assert!(matches!(refused(&[chunk(0, &long, &some)]), StepError::ContextExceeded { tokens: 257, .. }));
+    assert!(matches!(refused(&[chunk(30, &text, &some[..1])]), StepError::NoPage { tokens: 38, pages: 1 }));
+    // Written to by two, written to by one and read by another, and twice in one sequence.
+    let twice = |chunks: &[Chunk<'_>], network: &mut Network| matches!(step(network, chunks), Err(StepError::PageTwice { page }) if page == some[0]);
+    assert!(twice(&[chunk(0, &text, &some), chunk(0, &text, &some)], &mut network));
+    let (reads_it, doubled) = ([some[0], others[1]], [some[0], some[0]]);
+    assert!(twice(&[chunk(0, &text, &some), chunk(32, &text, &reads_it)], &mut network));
+    assert!(twice(&[chunk(32, &text, &reads_it), chunk(0, &text, &some)], &mut network));
+    assert!(twice(&[chunk(32, &text, &doubled)], &mut network));
+
+    let lent = step(&mut network, &[chunk(7, &text[7..], &some)]).expect("nothing had changed");
+    assert_eq!(bits(&lent[0].2), *expected.last().expect("eight"));
 }
 
 /// What candle's models make of the same file: an implementation that nobody here wrote.
@@ -243,12 +272,8 @@ fn logits_agree_with_candles_models() {
         let bytes = tiny::tiny(family, 1).encode();
         for (seed, length) in [(1, 1), (2, 5), (3, 33), (4, 70)] {
             let text = tokens(seed, length);
-            let sequence = network.open().expect("there is room");
-            let ours = step(&mut network, &[Chunk { sequence, tokens: &text, wanted: Wanted::Logits(1) }])
-                .expect("it computes")
-                .remove(0)
-                .2;
-            network.close(sequence);
+            let chunk = Chunk { start: 0, tokens: &text, pages: &pages(0, length), wanted: Wanted::Logits(1) };
+            let ours = step(&mut network, &[chunk]).expect("it computes").remove(0).2;
             let theirs = candle_logits(family, &bytes, &text);
             let worst = ours.iter().zip(&theirs).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f32::max);
             assert!(worst < bound, "{family:?} after {length} tokens: {worst}");

@@ -10,6 +10,7 @@ use crate::forward::TensorError;
 use crate::gguf::GgufError;
 use crate::kernel::Isa;
 use crate::sampler::InvalidSampling;
+use crate::scheduler::Refusal;
 use crate::template::TemplateError;
 use crate::tokenizer::TokenizerError;
 
@@ -159,10 +160,13 @@ pub enum OpenError {
         /// Index of the first such token.
         index: usize,
     },
+    /// There is no room for it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 impl OpenError {
-    /// What to do about it: all of these are the request's own fault and stay so on every worker.
+    /// What to do about it: all of these but a refusal are the request's own fault and stay so on every worker.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::EmptyPrompt
@@ -175,6 +179,7 @@ impl OpenError {
             | Self::Sampling(_)
             | Self::InvalidStop { .. }
             | Self::InvalidReplay { .. } => Disposition::Poison,
+            Self::Refused(refusal) => refusal.disposition(),
         }
     }
 }

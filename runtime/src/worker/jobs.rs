@@ -1,9 +1,13 @@
 //! The jobs of one worker process, computed together.
+//!
+//! Owns the translation between the protocol and the model: a lease is a generation, what comes of a step is an event. It
+//! never decides who computes what: the model's scheduler does.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use halm_models::{
-    ChatMessage, Disposition, FinishReason, Generation, GenerationSpec, Input, Model, OpenError, Progress, ROWS_MAX,
+    ChatMessage, Disposition, FinishReason, Generation, GenerationSpec, Input, Model, OpenError, Progress, Refusal,
     SamplingSpec, StepError, TokenId,
 };
 use halm_protocol::worker::{Event, Lease, Piece, Work};
@@ -14,10 +18,6 @@ use tracing::Span;
 use super::output::Output;
 use super::pulse::Pulse;
 use crate::telemetry::{self, SPAN_GENERATE};
-
-/// Tokens of one step while several jobs run: a new prompt is computed in such pieces, so that the others' next tokens come
-/// after one of them.
-const ROWS_BESIDE_OTHERS: usize = 256;
 
 struct Running {
     lease: Lease,
@@ -33,11 +33,13 @@ pub(super) struct Jobs {
     pulse: Arc<Pulse>,
     /// In the order in which they came.
     running: Vec<Running>,
+    /// The clock that steps are planned by.
+    began: Instant,
 }
 
 impl Jobs {
     pub(super) fn new(model: Model, output: Arc<Output>, pulse: Arc<Pulse>) -> Self {
-        Self { model, output, pulse, running: Vec::new() }
+        Self { model, output, pulse, running: Vec::new(), began: Instant::now() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,8 +72,10 @@ impl Jobs {
     fn open(&mut self, work: &Work, generated: &[TokenId]) -> Result<Generation, OpenError> {
         let mut spec = spec(work);
         match self.model.open(&spec, generated) {
-            // Nobody asked for that many: the default is cut to what the context leaves.
-            Err(OpenError::MaxTokensBeyondContext { .. }) if work.max_tokens.is_none() => {
+            // Nobody asked for that many: the default is cut to what context and memory leave.
+            Err(OpenError::MaxTokensBeyondContext { .. } | OpenError::Refused(Refusal::NeverFits { .. }))
+                if work.max_tokens.is_none() =>
+            {
                 spec.max_tokens = None;
                 self.model.open(&spec, generated)
             }
@@ -91,11 +95,10 @@ impl Jobs {
     /// # Errors
     /// When the other end is gone, or the engine must not be trusted any more.
     pub(super) fn advance(&mut self) -> anyhow::Result<()> {
-        let rows_max = if self.running.len() > 1 { ROWS_BESIDE_OTHERS } else { usize::MAX };
-        let pending: usize = self.running.iter().map(|running| running.generation.pending_tokens()).sum();
-        let mut generations: Vec<_> = self.running.iter_mut().map(|running| &mut running.generation).collect();
-        self.pulse.step_began(u32::try_from(pending.clamp(1, ROWS_MAX)).unwrap_or(u32::MAX));
-        let progress = self.model.advance_all(&mut generations, rows_max);
+        let generations = self.running.iter_mut().map(|running| &mut running.generation);
+        let step = self.model.plan(generations, self.began.elapsed());
+        self.pulse.step_began(u32::try_from(step.rows().max(1)).unwrap_or(u32::MAX));
+        let progress = self.model.perform(step);
         self.pulse.step_ended();
         for (running, progress) in std::mem::take(&mut self.running).into_iter().zip(progress?) {
             self.tell(running, progress)?;
@@ -163,6 +166,8 @@ fn refused(lease: Lease, error: &OpenError) -> Event {
     let (code, param) = match error {
         OpenError::ContextExceeded { .. } => (ErrorCode::ContextExceeded, Some("prompt")),
         OpenError::MaxTokensBeyondContext { .. } => (ErrorCode::ContextExceeded, Some("max_tokens")),
+        OpenError::Refused(Refusal::NeverFits { .. }) => (ErrorCode::ContextExceeded, Some("prompt")),
+        OpenError::Refused(Refusal::TooManySequences { .. }) => (ErrorCode::Overloaded, None),
         OpenError::EmptyPrompt => (ErrorCode::InvalidRequest, Some("prompt")),
         OpenError::ZeroMaxTokens => (ErrorCode::InvalidRequest, Some("max_tokens")),
         OpenError::NoChatTemplate | OpenError::Template(_) => (ErrorCode::InvalidRequest, Some("messages")),
@@ -177,6 +182,7 @@ fn refused(lease: Lease, error: &OpenError) -> Event {
 fn failed(lease: Lease, error: &StepError) -> Event {
     let code = match error {
         StepError::ContextExceeded { .. } => ErrorCode::ContextExceeded,
+        StepError::DeadlinePassed => ErrorCode::DeadlineExceeded,
         _ => ErrorCode::Internal,
     };
     let retry = error.disposition() != Disposition::Poison;
