@@ -223,6 +223,15 @@ impl Model {
         Ok(logits)
     }
 
+    /// The logits after each of `tokens`, computed at once and lent one after the other, with the token's index: for checks
+    /// against other implementations.
+    ///
+    /// # Errors
+    /// A [`StepError`].
+    pub fn logits_of_each(&mut self, tokens: &[TokenId], take: &mut dyn FnMut(usize, &[f32])) -> Result<(), StepError> {
+        self.read(tokens, Reading::LogitsFrom(0), ROWS_MAX, take)
+    }
+
     /// Computes `tokens` in a sequence of their own, so many in a step, and lends what is wanted: the position of a
     /// token, and what was computed for it.
     pub(crate) fn read(

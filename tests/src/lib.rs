@@ -28,6 +28,8 @@ mod nursery;
 mod process;
 mod program;
 mod python;
+pub mod quality;
+pub mod reference;
 mod replica;
 pub mod rogue;
 mod transcript;
