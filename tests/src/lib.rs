@@ -41,7 +41,7 @@ pub use broker::{Broker, BrokerOptions};
 pub use client::PlainClient;
 pub use cluster::{Cluster, RunningJob, greedy, question, story};
 pub use gaps::{Gaps, kills};
-pub use nursery::{JOB, Nursery, group_of, how_it_stops};
+pub use nursery::{JOB, Nursery, crowd, group_of, how_it_stops};
 pub use process::{Process, kill};
 pub use program::{Finished, Halm};
 pub use python::{Asking, Python};

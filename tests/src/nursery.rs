@@ -13,7 +13,7 @@ use halm_actors::ports::{ProcessEvent, WorkerProcess};
 use halm_actors::supervisor::{Backoff, ChildSpec, ProcessEnd, Root, Strategy, Supervisor, SupervisorSpec};
 use halm_actors::worker::{Worker, WorkerMsg, WorkerStart};
 use halm_actors::{Clock, dispatcher::WorkerId};
-use halm_protocol::worker::{Event, Lease, Work};
+use halm_protocol::worker::{Command, Event, Lease, Work};
 use halm_protocol::{CrashRecord, Digest, Input, JobId, Request, WorkerStatus};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
@@ -116,19 +116,7 @@ impl Nursery {
 
     /// Gives the worker a long text to compute, and waits until it has some tokens of it.
     pub async fn computing(&self, tokens: u32) {
-        let request = Request::prompt("Once upon a time");
-        let work = Work {
-            lease: Lease(1),
-            job: JobId::try_from(JOB.to_owned()).expect("a job id"),
-            attempt: 2,
-            input: Input::Prompt("Once upon a time".to_owned()),
-            max_tokens: Some(500),
-            sampling: request.sampling.clone(),
-            seed: 7,
-            stop: Vec::new(),
-            generated: Vec::new(),
-            traceparent: None,
-        };
+        let work = work(Lease(1), "Once upon a time", 500);
         self.address.send(WorkerMsg::Start(Box::new(work))).expect("the worker lives");
         until(&format!("it has {tokens} tokens"), async || {
             let status = self.status().await;
@@ -190,6 +178,53 @@ pub async fn how_it_stops(fault: Option<Fault>) -> ProcessEnd {
     running.await.expect("no panic");
     assert_eq!(group_of(handle.pid()), Vec::<String>::new());
     end
+}
+
+/// Starts a worker process without an actor that may have so much memory, and the model's whole context; gives it a job for
+/// each prompt, all at once. Returns the tokens that it has room for, and what became of each job, until it ended.
+pub async fn crowd(memory_bytes_max: u64, prompts: &[String]) -> (u32, Vec<Event>) {
+    let (_turn, folder) = (Turn::take(), tempfile::tempdir().expect("a temporary folder"));
+    let spec = WorkerSpec { memory_bytes_max: Some(memory_bytes_max), context_tokens_max: None, ..spec() };
+    let process = WorkerProgram { program: program(folder.path(), None), spec };
+    let (tell, mut events) = mpsc::unbounded_channel();
+    let started = process.start(Box::new(move |event| drop(tell.send(event)))).expect("it starts");
+    let mut handle = started.handle;
+    let running = tokio::spawn(started.run);
+    let (mut room, mut ended) = (0, Vec::new());
+    loop {
+        match events.recv().await.expect("its exit is the last event") {
+            ProcessEvent::Said(Event::Ready { context_tokens, .. }) => {
+                room = context_tokens;
+                for (lease, prompt) in (0..).map(Lease).zip(prompts) {
+                    assert!(handle.send(Command::Start(Box::new(work(lease, prompt, 4)))), "it takes commands");
+                }
+            }
+            ProcessEvent::Said(event @ (Event::Done { .. } | Event::Failed { .. })) => ended.push(event),
+            ProcessEvent::Said(_) => {}
+            ProcessEvent::Exited(_) => break,
+            event @ (ProcessEvent::Garbage(_) | ProcessEvent::PipeClosed) => panic!("{event:?}"),
+        }
+        if room > 0 && ended.len() == prompts.len() {
+            handle.stop();
+        }
+    }
+    running.await.expect("no panic");
+    (room, ended)
+}
+
+fn work(lease: Lease, prompt: &str, max_tokens: u32) -> Work {
+    Work {
+        lease,
+        job: JobId::try_from(JOB.to_owned()).expect("a job id"),
+        attempt: 2,
+        input: Input::Prompt(prompt.to_owned()),
+        max_tokens: Some(max_tokens),
+        sampling: Request::prompt(prompt).sampling,
+        seed: 7,
+        stop: Vec::new(),
+        generated: Vec::new(),
+        traceparent: None,
+    }
 }
 
 /// The job that a nursery's worker computes.
