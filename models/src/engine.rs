@@ -57,10 +57,12 @@ pub struct Computed<'a> {
     pub values: &'a [f32],
 }
 
-/// A forward pass over sequences, which are what their pages say: the engine knows pages by number, and not whose they are.
+/// A forward pass over sequences, which are what their pages say: the engine knows pages by number, and not whose they
+/// are.
 ///
 /// The logits and states of a sequence depend on its tokens and on nothing else, to the last bit: not on how they were
-/// divided among steps, not on other sequences in a step, not on who computed the pages, not on what was computed before.
+/// divided among steps, not on other sequences in a step, not on who computed the pages, not on what was computed
+/// before.
 pub trait Engine: fmt::Debug + Send {
     /// Logits per token.
     fn vocabulary(&self) -> usize;
@@ -78,8 +80,8 @@ pub trait Engine: fmt::Debug + Send {
     /// those of a chunk in their order. So the logits of a whole text, hundreds of megabytes, are never there at once.
     ///
     /// # Errors
-    /// [`StepError::ContextExceeded`], [`StepError::UnknownToken`], [`StepError::NoTokens`], [`StepError::TooManyRows`],
-    /// [`StepError::NoPage`], [`StepError::PageTwice`]. Nothing is computed then.
+    /// [`StepError::ContextExceeded`], [`StepError::UnknownToken`], [`StepError::NoTokens`],
+    /// [`StepError::TooManyRows`], [`StepError::NoPage`], [`StepError::PageTwice`]. Nothing is computed then.
     fn step(&mut self, chunks: &[Chunk<'_>], take: &mut dyn FnMut(Computed<'_>)) -> Result<(), StepError>;
 }
 

@@ -1,12 +1,12 @@
 //! The forward pass: tokens of several sequences in, logits out.
 //!
-//! Owns the network's shape, its packed weights, the pages of keys and values, and the order of a step. It knows no text, no
-//! sampling, and not whose a page is. Called through [`crate::engine::Engine`].
+//! Owns the network's shape, its packed weights, the pages of keys and values, and the order of a step. It knows no
+//! text, no sampling, and not whose a page is. Called through [`crate::engine::Engine`].
 //!
-//! A step takes chunks: some new tokens of a sequence each, a whole prompt or one token, in any mixture. The rows of all
-//! chunks go through every product together; each row's bits are those that it would have alone, because the kernels'
-//! are (see [`crate::kernel`]) and because attention walks a sequence's keys in pages counted from its first token,
-//! whoever computes it.
+//! A step takes chunks: some new tokens of a sequence each, a whole prompt or one token, in any mixture. The rows of
+//! all chunks go through every product together; each row's bits are those that it would have alone, because the
+//! kernels' are (see [`crate::kernel`]) and because attention walks a sequence's keys in pages counted from its first
+//! token, whoever computes it.
 
 mod architecture;
 mod attention;

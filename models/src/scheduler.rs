@@ -1,29 +1,32 @@
 //! Who computes what in the next step, and who holds which pages of keys and values.
 //!
-//! Owns the open sequences with their tokens, the pages, and the rules by which both are shared out. It never computes and
-//! reads no clock: [`Scheduler::plan`] says which tokens of which sequences the next step is made of, whoever performs it
-//! says so to [`Scheduler::computed`], and new tokens come by [`Scheduler::append`]. Between any two of these, sequences are
-//! added and removed. Called by [`crate::Model`].
+//! Owns the open sequences with their tokens, the pages, and the rules by which both are shared out. It never computes
+//! and reads no clock: [`Scheduler::plan`] says which tokens of which sequences the next step is made of, whoever
+//! performs it says so to [`Scheduler::computed`], and new tokens come by [`Scheduler::append`]. Between any two of
+//! these, sequences are added and removed. Called by [`crate::Model`].
 //!
-//! **Rows.** Each sequence that only lacks its next token has a row in every step. What is left of the step's rows goes to
-//! prompts, in the order of rank: so a prompt, however long, delays others' tokens by one step of limited size and no more.
+//! **Rows.** Each sequence that only lacks its next token has a row in every step. What is left of the step's rows goes
+//! to prompts, in the order of rank: so a prompt, however long, delays others' tokens by one step of limited size and
+//! no more.
 //!
-//! **Pages** are given as they are needed, in the same order: a free one, else the cached one that was unused for longest,
-//! else one of the last in rank that holds any, if that is behind whoever needs it. That sequence loses all its pages and
-//! computes its tokens anew when it gets a turn, which changes no bit of what follows, and of which the prefix cache
-//! saves what was not needed meanwhile. Who finds none stands still and keeps what it has.
+//! **Pages** are given as they are needed, in the same order: a free one, else the cached one that was unused for
+//! longest, else one of the last in rank that holds any, if that is behind whoever needs it. That sequence loses all
+//! its pages and computes its tokens anew when it gets a turn, which changes no bit of what follows, and of which the
+//! prefix cache saves what was not needed meanwhile. Who finds none stands still and keeps what it has.
 //!
-//! **Prefix cache.** Full computed pages are kept for every sequence that begins with the same tokens. A shared page is only
-//! read: new tokens go into pages behind it. A sequence's last token is always computed, because its logits are wanted.
+//! **Prefix cache.** Full computed pages are kept for every sequence that begins with the same tokens. A shared page is
+//! only read: new tokens go into pages behind it. A sequence's last token is always computed, because its logits are
+//! wanted.
 //!
-//! **Everybody is done some day.** The order of rank is total, and a sequence changes its place once at most, when it is owed
-//! a turn; those that are owed stand before all others, in the order of arrival. The first in rank computes a row at least in
-//! every step: it has a row, and no page that it may not take away, and no sequence is taken that would not fit alone. Say
-//! that K setbacks make a sequence owed, that N sequences may be open and that none has more than T tokens. Between two
-//! setbacks a sequence computes a token at least in every step, so that after (K + 1)(T + 1) steps it is done or owed. From
-//! then on only those that came before it can stand before it, fewer than N; the first in rank changes when it is done or when
-//! an older one is owed, 2N - 1 times in all, and is done in T steps if it does not change. So **a sequence that is asked for
-//! in every step is done after at most (K + 2N)(T + 1) steps**. That is a bound against standing still, not an estimate.
+//! **Everybody is done some day.** The order of rank is total, and a sequence changes its place once at most, when it
+//! is owed a turn; those that are owed stand before all others, in the order of arrival. The first in rank computes a
+//! row at least in every step: it has a row, there is no page that it may not take away, and no sequence is taken that
+//! would not fit alone. Say that K setbacks make a sequence owed, that N sequences may be open and none has more than T
+//! tokens. Between two setbacks a sequence computes a token at least in every step, so that after (K + 1)(T + 1) steps
+//! it is done or owed. From then on only those that came before it can stand before it, fewer than N. The first in rank
+//! changes when it is done or when an older one is owed, fewer than 2N times in all, and is done in T steps if it does
+//! not change. So **if all are asked for in every step, each is done after at most (K + 2N)(T + 1) steps**. That is a
+//! bound against standing still, not an estimate.
 
 mod limits;
 mod order;
@@ -182,8 +185,8 @@ impl Scheduler {
         self.sequences.get(&id).map_or(&[], |sequence| &sequence.pages)
     }
 
-    /// Shares out the next step among those of these sequences that have something to compute. The others keep what they
-    /// hold as long as nobody here needs it.
+    /// Shares out the next step among those of these sequences that have something to compute. The others keep what
+    /// they hold as long as nobody here needs it.
     pub(crate) fn plan(&mut self, asked: &[SequenceId], now: Duration) -> Plan {
         let mut plan = Plan { shares: Vec::new(), ended: self.end_late(asked, now) };
         let mut order: Vec<(Rank, SequenceId)> = asked.iter().filter_map(|id| self.waiting(*id)).collect();
@@ -228,8 +231,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes so many pages out of the cache and, if need be, away from sequences, for a computation that is no sequence of
-    /// this scheduler; nothing if there are not so many. To be given back.
+    /// Takes so many pages out of the cache and, if need be, away from sequences, for a computation that is no sequence
+    /// of this scheduler; nothing if there are not so many. To be given back.
     pub(crate) fn lend(&mut self, count: usize) -> Option<Vec<PageId>> {
         let mut lent = Vec::new();
         while lent.len() < count {

@@ -1,8 +1,9 @@
 //! The worker process: the other end of the pipe.
 //!
 //! Three threads. One reads commands from standard input and ends the process when that closes. One beats, whatever the
-//! computing one does. The main one computes: a step that the model's scheduler plans, then commands that came meanwhile, then
-//! the next step. Standard output is the protocol's alone; whatever a library prints goes to standard error.
+//! computing one does. The main one computes: a step that the model's scheduler plans, then commands that came
+//! meanwhile, then the next step. Standard output is the protocol's alone; whatever a library prints goes to standard
+//! error.
 //!
 //! It never decides: what its failures mean is decided by those who read them.
 

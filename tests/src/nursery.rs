@@ -126,8 +126,8 @@ impl Nursery {
         .await;
     }
 
-    /// Waits until the first process's end was reported, a healthy one is ready in its place, and nothing is left of the
-    /// first one's process group; the report.
+    /// Waits until the first process's end was reported, a healthy one is ready in its place, and nothing is left of
+    /// the first one's process group; the report.
     pub async fn survives(&self, first: u32) -> CrashRecord {
         let report = until("the end is reported", async || {
             self.root.crash_reports().first().map(|report| report.record()).ok_or("no report")
@@ -180,8 +180,8 @@ pub async fn how_it_stops(fault: Option<Fault>) -> ProcessEnd {
     end
 }
 
-/// Starts a worker process without an actor that may have so much memory, and the model's whole context; gives it a job for
-/// each prompt, all at once. Returns the tokens that it has room for, and what became of each job, until it ended.
+/// Starts a worker process without an actor that may have so much memory, and the model's whole context; gives it a job
+/// for each prompt, all at once. Returns the tokens that it has room for, and what became of each job, until it ended.
 pub async fn crowd(memory_bytes_max: u64, prompts: &[String]) -> (u32, Vec<Event>) {
     let (_turn, folder) = (Turn::take(), tempfile::tempdir().expect("a temporary folder"));
     let spec = WorkerSpec { memory_bytes_max: Some(memory_bytes_max), context_tokens_max: None, ..spec() };

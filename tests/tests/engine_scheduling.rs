@@ -1,5 +1,5 @@
-//! INV-3 on real weights with everything that a scheduler does: a generation says the very same, down to the bits of its
-//! logits, alone, in company, in other chunks, after it lost its pages, and with what others left in the cache.
+//! INV-3 on real weights with everything that a scheduler does: a generation says the very same, down to the bits of
+//! its logits, alone, in company, in other chunks, after it lost its pages, and with what others left in the cache.
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;
@@ -17,8 +17,8 @@ const CASES: u32 = 6;
 const SEED: u64 = 1;
 
 /// Longer than two pages, so that those who begin with it share some.
-const COMMON: &str = "A supervisor starts its children in order and stops them in the reverse order. When a child ends, \
-    the supervisor looks at its restart type: a permanent child is always started again, a transient one only if it \
+const COMMON: &str = "A supervisor starts its children in order and stops them in the reverse order. When a child \
+    ends, the supervisor looks at its restart type: a permanent child is always started again, a transient one only if it \
     ended badly, a temporary one never. If children end more often than the supervisor's intensity allows, the \
     supervisor gives up and ends too, and its own supervisor decides.";
 

@@ -1,5 +1,5 @@
-//! INV-6 where jobs meet memory: keys and values have the room that the model leaves of a worker's limit, and no crowd of
-//! jobs takes more. Real processes, real weights, the system's own limit.
+//! INV-6 where jobs meet memory: keys and values have the room that the model leaves of a worker's limit, and no crowd
+//! of jobs takes more. Real processes, real weights, the system's own limit.
 
 use halm_protocol::ErrorCode;
 use halm_protocol::worker::Event;

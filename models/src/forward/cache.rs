@@ -1,8 +1,8 @@
 //! Keys and values, in pages.
 //!
-//! Owns the pages' memory. It must never compute, and it does not know whose a page is: [`crate::scheduler`] does. A page
-//! holds 32 tokens of every layer; a sequence's pages are counted from its first token, so that where a token lies in its
-//! page depends on its position alone.
+//! Owns the pages' memory. It must never compute, and it does not know whose a page is: [`crate::scheduler`] does. A
+//! page holds 32 tokens of every layer; a sequence's pages are counted from its first token, so that where a token lies
+//! in its page depends on its position alone.
 
 use half::f16;
 
@@ -66,8 +66,8 @@ impl Cache {
         self.layout.page() * size_of::<f16>()
     }
 
-    /// Takes memory for these pages. What is in a new one is finite, as what is in an old one: unused tokens are weighted
-    /// with zero, which makes no number of an infinite one.
+    /// Takes memory for these pages. What is in a new one is finite, as what is in an old one: unused tokens are
+    /// weighted with zero, which makes no number of an infinite one.
     pub(super) fn make_room(&mut self, pages: &[PageId]) {
         let count = pages.iter().map(|page| page.index() + 1).max().unwrap_or_default();
         while self.pages.len() < count {

@@ -8,14 +8,15 @@ use crate::engine::{Disposition, Engine, PAGE_TOKENS};
 /// Sequences open at once, unless told otherwise; the dispatcher gives a worker far fewer, and this bounds what a leak
 /// could take.
 const SEQUENCES_MAX: usize = 64;
-/// Tokens of one step beside others, unless told otherwise: the others' next tokens come after such a step at the latest.
+/// Tokens of one step beside others, unless told otherwise: the others' next tokens come after such a step at the
+/// latest.
 const ROWS_BESIDE_OTHERS: usize = 256;
-/// Setbacks after which a sequence goes first, unless told otherwise. A step with a piece of a prompt takes a few tenths of
-/// a second on one core, so that this is half a minute at most.
+/// Setbacks after which a sequence goes first, unless told otherwise. A step with a piece of a prompt takes a few
+/// tenths of a second on one core, so that this is half a minute at most.
 const SETBACKS_MAX: u32 = 64;
 
-/// Bytes of pages that are kept while nobody uses them, unless told otherwise: thousands of tokens of a small model, and
-/// little beside what a worker has at hand.
+/// Bytes of pages that are kept while nobody uses them, unless told otherwise: thousands of tokens of a small model,
+/// and little beside what a worker has at hand.
 const CACHED_BYTES_MAX: usize = 256 << 20;
 
 /// How much at once. What the engine cannot do is cut to what it can.
@@ -27,8 +28,8 @@ pub struct Limits {
     pub rows_alone: usize,
     /// Tokens of one step for several. At least `sequences`, so that each can have its next token in every step.
     pub rows_beside_others: usize,
-    /// Pages of keys and values. `usize::MAX`: as many as `sequences` of full length need. They take memory when they are
-    /// first used.
+    /// Pages of keys and values. `usize::MAX`: as many as `sequences` of full length need. They take memory when they
+    /// are first used.
     pub pages: usize,
     /// Pages that are kept while nobody uses them. `usize::MAX`: 256 MiB of them.
     pub pages_cached: usize,

@@ -1,7 +1,8 @@
 //! Who goes before whom.
 //!
-//! Owns the one order that rows and pages are given in, and taken away against. It must be total, and a sequence's place in
-//! it may change once in its life, to a better one: that everybody is done some day rests on it (see [`super`]).
+//! Owns the one order that rows and pages are given in, and taken away against. It must be total, and a sequence's
+//! place in it may change once in its life, to a better one: that everybody is done some day rests on it (see
+//! [`super`]).
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Pages of keys and values: who holds which, and which are kept for whoever has the same tokens.
 //!
-//! Owns the pages' numbers, how many hold each, and the prefix cache: full pages that were computed, found again by a hash
-//! chained over the tokens from the first one on. It must never trust that hash: a page is found only if its own tokens are
-//! the wanted ones and the page before it is the one that was found before it. Called by [`super::Scheduler`], which
-//! decides who gets pages and who loses them.
+//! Owns the pages' numbers, how many hold each, and the prefix cache: full pages that were computed, found again by a
+//! hash chained over the tokens from the first one on. It must never trust that hash: a page is found only if its own
+//! tokens are the wanted ones and the page before it is the one that was found before it. Called by
+//! [`super::Scheduler`], which decides who gets pages and who loses them.
 
 use std::collections::BTreeMap;
 
@@ -26,9 +26,8 @@ pub(super) struct Pages {
     free: Vec<PageId>,
     /// Kept pages, by the hash of all tokens up to their last.
     known: BTreeMap<u64, PageId>,
-    /// Kept pages that nobody holds, the one that was given back first at the front.
-    /// Invariant: whoever holds a page holds those before it, and gives back the last one first; so the page at the front
-    /// is before no other kept page.
+    /// Kept pages that nobody holds, the one that was given back first at the front. Invariant: whoever holds a page
+    /// holds those before it, and gives back the last one first; so the page at the front is before no other kept page.
     unused: BTreeMap<u64, PageId>,
     given_back: u64,
     chain: Chain,
@@ -86,7 +85,8 @@ impl Pages {
         self.pages.len() - self.free.len() - self.unused.len()
     }
 
-    /// A page to write to, whose only holder the caller is; the page that was unused for longest if all others are held.
+    /// A page to write to, whose only holder the caller is; the page that was unused for longest if all others are
+    /// held.
     pub(super) fn take(&mut self) -> Option<PageId> {
         if self.free.is_empty() && self.pages.len() == self.limit {
             self.forget_oldest();
@@ -103,8 +103,8 @@ impl Pages {
         Some(page)
     }
 
-    /// Keeps `page`, which was computed, for whoever has the same tokens. Returns the page to hold from now on: it, or one
-    /// that is known to be the same.
+    /// Keeps `page`, which was computed, for whoever has the same tokens. Returns the page to hold from now on: it, or
+    /// one that is known to be the same.
     pub(super) fn keep(&mut self, page: PageId, before: Option<PageId>, tokens: &[TokenId]) -> PageId {
         debug_assert_eq!(tokens.len(), PAGE_TOKENS, "only full pages are kept");
         let Some(chain) = self.chain_after(before, tokens) else { return page };

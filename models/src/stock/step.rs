@@ -32,8 +32,9 @@ impl Step<'_> {
 }
 
 impl Model {
-    /// Does one unit of work: puts a replayed token in place, computes some of the prompt, or generates a token.
-    /// No deadline passes meanwhile.
+    /// Does one unit of work: puts a replayed token in place, computes some of the prompt, or generates a token. No
+    /// deadline passes meanwhile. Other open generations are not asked for, and lose their pages first: where not all of
+    /// them fit into memory, [`Self::plan`] with all gets further than turns of this.
     ///
     /// # Errors
     /// A [`StepError`], after which the generation can only be closed.
@@ -63,12 +64,12 @@ impl Model {
         Step { turns, plan }
     }
 
-    /// Performs a step and says what came of it for each of its generations, in their order. Whoever found no room in it
-    /// is answered with [`Progress::Prefilling`] where it stands.
+    /// Performs a step and says what came of it for each of its generations, in their order. Whoever found no room in
+    /// it is answered with [`Progress::Prefilling`] where it stands.
     ///
     /// # Errors
-    /// A [`StepError`] of the step itself, after which this model must not be used; those of single generations are in the
-    /// list.
+    /// A [`StepError`] of the step itself, after which this model must not be used; those of single generations are in
+    /// the list.
     pub fn perform(&mut self, step: Step<'_>) -> Result<Vec<Result<Progress, StepError>>, StepError> {
         let Step { mut turns, plan } = step;
         let chunks: Vec<Chunk<'_>> = plan

@@ -1,7 +1,7 @@
 //! The jobs of one worker process, computed together.
 //!
-//! Owns the translation between the protocol and the model: a lease is a generation, what comes of a step is an event. It
-//! never decides who computes what: the model's scheduler does.
+//! Owns the translation between the protocol and the model: a lease is a generation, what comes of a step is an event.
+//! It never decides who computes what: the model's scheduler does.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -97,9 +97,15 @@ impl Jobs {
     pub(super) fn advance(&mut self) -> anyhow::Result<()> {
         let generations = self.running.iter_mut().map(|running| &mut running.generation);
         let step = self.model.plan(generations, self.began.elapsed());
-        self.pulse.step_began(u32::try_from(step.rows().max(1)).unwrap_or(u32::MAX));
+        let rows = u32::try_from(step.rows()).unwrap_or(u32::MAX);
+        // Without rows there is no pass: somebody is finished, and that takes no time to speak of.
+        if rows > 0 {
+            self.pulse.step_began(rows);
+        }
         let progress = self.model.perform(step);
-        self.pulse.step_ended();
+        if rows > 0 {
+            self.pulse.step_ended();
+        }
         for (running, progress) in std::mem::take(&mut self.running).into_iter().zip(progress?) {
             self.tell(running, progress)?;
         }

@@ -1,8 +1,9 @@
 //! The bounds of a worker's memory, so that a leak is the worker's problem only.
 //!
-//! Owns two settings of the operating system, and how much they leave. It must never decide: a request for memory beyond the
-//! limit is refused by the system, which ends the process, and that is a crash like any other. So that no crowd of jobs
-//! brings it about, what grows with jobs, keys and values, is bounded by what is left once the model is loaded.
+//! Owns two settings of the operating system, and how much they leave. It must never decide: a request for memory
+//! beyond the limit is refused by the system, which ends the process, and that is a crash like any other. So that no
+//! crowd of jobs brings it about, what grows with jobs, keys and values, is bounded by what is left once the model is
+//! loaded.
 
 use anyhow::Context;
 
@@ -10,8 +11,8 @@ use anyhow::Context;
 #[cfg(target_os = "linux")]
 const OOM_SCORE: &str = "500";
 
-/// Kept back from what is left: logits and text of the running jobs, commands on their way in (8 MiB each at most), what an
-/// allocator loses between allocations.
+/// Kept back from what is left: logits and text of the running jobs, commands on their way in (8 MiB each at most),
+/// what an allocator loses between allocations.
 const REST_BYTES: u64 = 64 << 20;
 
 /// Limits what this process may allocate, and offers it first when the system has no more.

@@ -1,5 +1,6 @@
-//! INV-3 with everything that a scheduler does: whatever the company, the chunks, the losses of pages and the hits in the
-//! cache, on any threads and with any instructions, the logits after each token are to the bit those of the sequence alone.
+//! INV-3 with everything that a scheduler does: whatever the company, the chunks, the losses of pages and the hits in
+//! the cache, on any threads and with any instructions, the logits after each token are to the bit those of the
+//! sequence alone.
 
 use std::time::Duration;
 

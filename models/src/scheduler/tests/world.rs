@@ -1,8 +1,8 @@
 //! Sequences that live on pages of which it is known what must be in them.
 //!
 //! Owns the memory of an engine that computes nothing: what it puts in for a token is a digest of all tokens up to that
-//! one, as keys and values are a function of them, and the next token follows from it. Every step is checked against it:
-//! a page that was shared, kept or taken wrongly has the wrong digests in it.
+//! one, as keys and values are a function of them, and the next token follows from it. Every step is checked against
+//! it: a page that was shared, kept or taken wrongly has the wrong digests in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
