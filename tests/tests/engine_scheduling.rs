@@ -18,8 +18,8 @@ const SEED: u64 = 1;
 
 /// Longer than two pages, so that those who begin with it share some.
 const COMMON: &str = "A supervisor starts its children in order and stops them in the reverse order. When a child \
-    ends, the supervisor looks at its restart type: a permanent child is always started again, a transient one only if it \
-    ended badly, a temporary one never. If children end more often than the supervisor's intensity allows, the \
+    ends, the supervisor looks at its restart type: a permanent child is always started again, a transient one only if \
+    it ended badly, a temporary one never. If children end more often than the supervisor's intensity allows, the \
     supervisor gives up and ends too, and its own supervisor decides.";
 
 const OWN: [&str; 4] =

@@ -33,8 +33,8 @@ impl Step<'_> {
 
 impl Model {
     /// Does one unit of work: puts a replayed token in place, computes some of the prompt, or generates a token. No
-    /// deadline passes meanwhile. Other open generations are not asked for, and lose their pages first: where not all of
-    /// them fit into memory, [`Self::plan`] with all gets further than turns of this.
+    /// deadline passes meanwhile. Other open generations are not asked for, and lose their pages first: where not all
+    /// of them fit into memory, [`Self::plan`] with all gets further than turns of this.
     ///
     /// # Errors
     /// A [`StepError`], after which the generation can only be closed.
