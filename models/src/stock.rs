@@ -167,7 +167,7 @@ impl Model {
     /// Validates a request and tokenizes its prompt. Computes nothing: that happens in [`Self::advance`].
     ///
     /// `generated` are the tokens of an earlier attempt, empty at the first. They are put in place one by one, each a
-    /// [`Progress::Replayed`], and what follows is what that attempt would have generated. Where they already are the
+    /// [`Progress::Replayed`](crate::Progress::Replayed), and what follows is what that attempt would have generated. Where they already are the
     /// whole answer, nothing is computed.
     ///
     /// # Errors
