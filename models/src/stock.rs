@@ -1,8 +1,8 @@
 //! A loaded model: engine, tokenizer, template and facts.
 //!
 //! Owns everything that one file on disk becomes, and the opening of requests against it: rendering, tokenizing,
-//! validating. It holds no clock, and performs one step at a time when asked to, which its scheduler plans. Called by a worker
-//! process, and by tests.
+//! validating. It holds no clock, and performs one step at a time when asked to, which its scheduler plans. Called by a
+//! worker process, and by tests.
 
 mod error;
 mod step;
@@ -37,8 +37,8 @@ pub struct LoadOptions {
     pub context_tokens_max: Option<usize>,
     /// Instructions to compute with. All give the same bits.
     pub isa: Isa,
-    /// A file with the packed weights, for all processes that load this model; it is made if it is not there. `None`: they
-    /// are packed in memory.
+    /// A file with the packed weights, for all processes that load this model; it is made if it is not there. `None`:
+    /// they are packed in memory.
     pub packed: Option<PathBuf>,
     /// How much at once.
     pub limits: Limits,
@@ -167,8 +167,8 @@ impl Model {
     /// Validates a request and tokenizes its prompt. Computes nothing: that happens in [`Self::advance`].
     ///
     /// `generated` are the tokens of an earlier attempt, empty at the first. They are put in place one by one, each a
-    /// [`Progress::Replayed`](crate::Progress::Replayed), and what follows is what that attempt would have generated. Where they already are the
-    /// whole answer, nothing is computed.
+    /// [`Progress::Replayed`](crate::Progress::Replayed), and what follows is what that attempt would have generated.
+    /// Where they already are the whole answer, nothing is computed.
     ///
     /// # Errors
     /// An [`OpenError`] that says what to change.
@@ -262,8 +262,8 @@ impl Model {
         })
     }
 
-    /// Computes with pages for so many sequences of so many tokens that are none of the scheduler's, which are not reused
-    /// and leave nothing behind.
+    /// Computes with pages for so many sequences of so many tokens that are none of the scheduler's, which are not
+    /// reused and leave nothing behind.
     pub(crate) fn aside<T>(
         &mut self,
         sequences: usize,
