@@ -4,7 +4,6 @@
 //! sender decides. The supervisor fills and empties it; everybody who was given a clone sends through it.
 
 use std::fmt;
-
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

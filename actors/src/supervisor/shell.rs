@@ -8,6 +8,8 @@
 //! descendants: ordered, when it was asked to stop; at once, when it was killed or panicked, because ractor kills what
 //! is linked below an actor that dies and dropping [`State`] kills what ractor leaves alive (a child in `post_stop`).
 
+mod calls;
+mod ending;
 mod farewell;
 mod snapshot;
 mod start;
@@ -23,7 +25,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::core::Core;
-use super::exit::{Escalation, ExitReason};
+use super::exit::ExitReason;
 use super::names::{ChildId, ChildPath};
 use super::policy::{CHILDREN_MAX, SpecError};
 use super::protocol::{
@@ -477,82 +479,6 @@ impl State {
         match self.evidence.remove(&report.key) {
             Some((incarnation, evidence)) if incarnation == report.incarnation => evidence,
             Some(_) | None => Evidence::default(),
-        }
-    }
-
-    fn start_child(&mut self, spec: ChildSpec, reply: CallReply) -> Result<(), TooManyTasks> {
-        let refusal = match spec.policy() {
-            Ok(_) if self.template.is_some() => CallError::Dynamic,
-            Ok(policy) => {
-                let id = policy.id.clone();
-                let key = self.add_recipe(Recipe { id: id.clone(), start: spec.start, argument: None });
-                return self.call(id, Change::Start { key, policy }, reply);
-            }
-            Err(error) => error.into(),
-        };
-        let _ = reply.send(Err(refusal));
-        Ok(())
-    }
-
-    fn start_dynamic(&mut self, argument: Argument, reply: CallReply) -> Result<(), TooManyTasks> {
-        let (Some(start), Some(mut policy)) = (self.template.clone(), self.core.template().cloned()) else {
-            let _ = reply.send(Err(CallError::NotDynamic));
-            return Ok(());
-        };
-        self.dynamic_total += 1;
-        let id = ChildId::numbered(self.dynamic_total);
-        policy.id = id.clone();
-        let key = self.add_recipe(Recipe { id: id.clone(), start, argument: Some(argument) });
-        self.call(id, Change::Start { key, policy }, reply)
-    }
-
-    fn add_recipe(&mut self, recipe: Recipe) -> ChildKey {
-        let key = ChildKey(self.keys_total);
-        self.keys_total += 1;
-        self.recipes.insert(key, recipe);
-        key
-    }
-
-    fn call(&mut self, id: ChildId, change: Change, reply: CallReply) -> Result<(), TooManyTasks> {
-        let call = CallId(self.calls_total);
-        self.calls_total += 1;
-        self.calls.insert(call, (id, reply));
-        self.feed(Event::Called { call, change })
-    }
-
-    fn find_supervisor(&self, id: &ChildId) -> Option<ActorCell> {
-        let child = self.core.children(Duration::ZERO).into_iter().find(|child| child.id == *id)?;
-        let cell = &self.living(child.run?)?.cell;
-        is_supervisor(cell).then(|| cell.clone())
-    }
-
-    fn terminate(&mut self, ending: Ending) {
-        let reason = self.reason_of(&ending);
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(Err(reason.clone()));
-        }
-        if let Some(ended) = &self.ended {
-            ended.send_replace(Some(Ended::of(&self.path, &ending)));
-        }
-        self.ending = Some(ending);
-        self.myself.stop(Some(reason.to_string()));
-    }
-
-    /// Why it ended, for its parent.
-    fn epitaph(&self) -> Option<ExitReason> {
-        self.ending.as_ref().map(|ending| self.reason_of(ending))
-    }
-
-    fn reason_of(&self, ending: &Ending) -> ExitReason {
-        match ending.clone() {
-            Ending::Stopped => ExitReason::Shutdown { detail: None },
-            Ending::Intensity { child, reason } => {
-                ExitReason::Escalated(Box::new(Escalation { supervisor: self.path.clone(), child, reason }))
-            }
-            Ending::AutoShutdown { child, reason } => {
-                ExitReason::Shutdown { detail: Some(format!("significant child {child} ended: {reason}")) }
-            }
-            Ending::StartFailed { child, reason } => ExitReason::ChildStartFailed { child, reason: Box::new(reason) },
         }
     }
 }

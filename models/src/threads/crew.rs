@@ -11,6 +11,8 @@ use std::time::Duration;
 const GAP_MIN: u32 = 32;
 /// And at most: each trial that changed nothing doubles the gap, so that trying costs nothing in the long run.
 const GAP_MAX: u32 = 2_048;
+/// Steps at least between two trials, however slow they are.
+const TRIALS_APART: u32 = GAP_MIN / 2;
 /// Steps of a trial. The first may have had to wake a thread, the second counts.
 const TRIAL_STEPS: u32 = 2;
 /// Steps this much slower than when they were last compared call for a trial.
@@ -106,9 +108,11 @@ impl Class {
         }
         let mean = self.mean.map_or(seconds, |mean| mean + WEIGHT * (seconds.min(OUTLIER * mean) - mean));
         self.mean = Some(mean);
+        // Until sizes are compared, and when steps become much faster, this is what slowness is measured by: the first
+        // steps of all fault memory in, and say little.
         self.compared = self.compared.min(mean * 2.0);
         self.left = self.left.saturating_sub(1);
-        let is_slow = mean > SLOWER * self.compared && self.left + GAP_MIN / 2 < self.gap;
+        let is_slow = mean > SLOWER * self.compared && self.left + TRIALS_APART < self.gap;
         if self.left == 0 || is_slow {
             self.try_another(is_slow, sizes);
         }
