@@ -326,8 +326,8 @@ impl Model {
                 Err(OpenError::MaxTokensBeyondContext { max_tokens, prompt_tokens, context_tokens, room })
             }
             Some(max_tokens) => Ok(max_tokens as usize),
-            // One at least, so that a prompt too long for the memory is refused as such.
-            None => Ok(self.tokens_max().saturating_sub(prompt_tokens).max(1)),
+            // What there is memory for must not show in it: another worker has more or less.
+            None => Ok(room),
         }
     }
 }

@@ -72,10 +72,8 @@ impl Jobs {
     fn open(&mut self, work: &Work, generated: &[TokenId]) -> Result<Generation, OpenError> {
         let mut spec = spec(work);
         match self.model.open(&spec, generated) {
-            // Nobody asked for that many: the default is cut to what context and memory leave.
-            Err(OpenError::MaxTokensBeyondContext { .. } | OpenError::Refused(Refusal::NeverFits { .. }))
-                if work.max_tokens.is_none() =>
-            {
+            // Nobody asked for that many: the default is cut to what the context leaves, which is the same on all workers.
+            Err(OpenError::MaxTokensBeyondContext { .. }) if work.max_tokens.is_none() => {
                 spec.max_tokens = None;
                 self.model.open(&spec, generated)
             }
