@@ -1,10 +1,10 @@
 //! One request, driven over an engine.
 //!
 //! Owns the state of a generation: its prompt, the tokens so far, and the text that is held back. It never computes, and
-//! does not know what is computed already: [`crate::Model`] asks what comes next, has its tokens computed in steps with those
-//! of others, and brings the logits after the last. What it emits is a pure function of the tokens so far: a resumed generation puts the recorded tokens in place, which repeats
-//! the very same texts, and then computes them together with the prompt, because how tokens are divided among steps shows
-//! in no bit.
+//! does not know what is computed already: [`crate::Model`] asks what comes next, has its tokens computed in steps with
+//! those of others, and brings the logits after the last. What it emits is a pure function of the tokens so far: a
+//! resumed generation puts the recorded tokens in place, which repeats the very same texts, and then computes them
+//! together with the prompt, because how tokens are divided among steps shows in no bit.
 
 use std::collections::VecDeque;
 

@@ -51,8 +51,11 @@ const TASKS_MAX: usize = CHILDREN_MAX + 128;
 /// end that is not kept is still seen, in the actor's status.
 const EARLY_EXITS_MAX: usize = 64;
 
-/// Starts told to the core in one turn: a few milliseconds of them.
-const STARTS_IN_A_TURN_MAX: usize = 1024;
+/// Starts that are told to the core at once between two messages. ractor serves ends of children before messages, so that
+/// children which crash faster than they are restarted would make their supervisor deaf; the next start is told by
+/// message, the core orders no more until then, and whoever asked before is answered first. Few, because a crash behind each
+/// of them may have frames to be named.
+const STARTS_BETWEEN_MESSAGES_MAX: usize = 8;
 
 /// A message to a supervisor; [`super::SupervisorRef`] makes them.
 #[derive(Debug)]
@@ -138,6 +141,8 @@ pub(super) struct State {
     /// Starts that were over at once, to be told to the core after what it ordered with them. Invariant: empty between
     /// two turns.
     over: VecDeque<(RunId, start::Outcome)>,
+    /// Starts that may be told at once before the next message.
+    starts_left: usize,
     timers: Timers,
     calls: SerialMap<CallId, (ChildId, CallReply)>,
     crashes: CrashHistory,
@@ -219,6 +224,7 @@ impl Actor for Shell {
         SupervisorMsg(message): SupervisorMsg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
+        state.starts_left = STARTS_BETWEEN_MESSAGES_MAX;
         state.take_message(message)?;
         Ok(state.end_turn()?)
     }
@@ -267,6 +273,7 @@ impl State {
             starting: 0,
             starter: None,
             over: VecDeque::new(),
+            starts_left: STARTS_BETWEEN_MESSAGES_MAX,
             timers: Timers::default(),
             calls: SerialMap::default(),
             crashes: birth.crashes,
@@ -395,19 +402,17 @@ impl State {
         Ok(())
     }
 
-    /// Ends a turn. The core is told of the starts that were over at once, as long as it orders more of them, but others
-    /// get a turn in between.
+    /// Ends a turn. The core is told of the starts that were over at once, as long as it orders more of them and others are
+    /// not kept waiting.
     fn end_turn(&mut self) -> Result<(), TooManyTasks> {
-        for _ in 0..STARTS_IN_A_TURN_MAX {
-            let Some((run, outcome)) = self.over.pop_front() else { break };
-            self.start_reported(run, outcome)?;
-        }
-        if !self.over.is_empty() {
-            let myself = Mailbox::of(&self.myself);
-            for (run, outcome) in self.over.drain(..) {
+        while let Some((run, outcome)) = self.over.pop_front() {
+            if self.starts_left == 0 {
                 // If nobody takes the child any more, dropping it kills it.
-                let _ = myself.send(SupervisorMsg(Msg::StartReported { run, outcome }));
+                let _ = Mailbox::of(&self.myself).send(SupervisorMsg(Msg::StartReported { run, outcome }));
+                continue;
             }
+            self.starts_left -= 1;
+            self.start_reported(run, outcome)?;
         }
         self.timers.set_alarm(&mut self.tasks, &self.myself)
     }
