@@ -9,6 +9,7 @@ mod effect;
 mod event;
 mod job;
 mod shell;
+mod suspicion;
 
 pub use core::{Core, Settings};
 pub use effect::{Effect, Op};

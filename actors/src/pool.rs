@@ -11,6 +11,7 @@ use halm_protocol::RunsModel;
 
 use crate::address::Address;
 use crate::consumer::{Consumer, ConsumerMsg, ConsumerStart};
+use crate::crash_report::CrashHistory;
 use crate::dispatcher::{self, Dispatcher, DispatcherMsg, DispatcherPorts, DispatcherStart, WorkerId};
 use crate::moment::Clock;
 use crate::peers::PeersMsg;
@@ -102,13 +103,14 @@ impl PoolSpec {
             workers: addresses.workers.clone(),
             consumer: addresses.consumer.clone(),
             peers: peers.clone(),
+            crashes: CrashHistory::default(),
         };
         let consumer = ConsumerStart { queue: Arc::clone(&self.queue), dispatcher: addresses.dispatcher.clone() };
         let workers = self.workers(addresses, clock);
         SupervisorSpec::new(Strategy::RestForOne)
             .intensity(PART_RESTARTS.0, PART_RESTARTS.1)
-            .child(ChildSpec::actor("dispatcher", addresses.dispatcher.clone(), move |_| {
-                (Dispatcher, dispatcher.clone())
+            .child(ChildSpec::actor("dispatcher", addresses.dispatcher.clone(), move |context| {
+                (Dispatcher, DispatcherStart { crashes: context.crashes(), ..dispatcher.clone() })
             }))
             .child(ChildSpec::supervisor("workers", move || workers.clone()))
             .child(ChildSpec::actor("consumer", addresses.consumer.clone(), move |_| (Consumer, consumer.clone())))

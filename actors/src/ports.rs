@@ -5,6 +5,7 @@
 //! in a core.
 
 mod broker;
+mod dead_letter;
 mod inbox;
 mod outcome;
 mod peer;
@@ -15,6 +16,7 @@ mod worker_process;
 use futures_util::future::BoxFuture;
 
 pub use broker::{Admitted, Broker, BrokerProcess, ConnectionEvent, IntakeFault, JobIntake, Requests, StartedBroker};
+pub use dead_letter::DeadLetters;
 pub use inbox::Inboxes;
 pub use outcome::OutcomeStore;
 pub use peer::PeerBus;

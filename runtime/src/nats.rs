@@ -4,10 +4,12 @@
 //! [`Link`], which is connected when the tree starts and connects again by itself.
 
 mod beats;
+mod dead_letters;
 mod discovery;
 mod inboxes;
 mod jobs;
 mod link;
+mod messages;
 mod outcomes;
 mod requests;
 mod streams;
@@ -15,6 +17,7 @@ mod token_log;
 mod wire;
 
 pub use beats::NatsBeats;
+pub use dead_letters::NatsDeadLetters;
 pub use inboxes::NatsInboxes;
 pub use jobs::{JobConsumer, NatsIntake};
 pub use link::{ConnectFault, Credentials, Link, LinkSpec, SERVER_VERSION_MIN};

@@ -17,8 +17,8 @@ use crate::assets::{Assets, StoredModel};
 use crate::config::{Config, ModelConfig, NatsConfig};
 use crate::memory;
 use crate::nats::{
-    Credentials, JobConsumer, Link, LinkSpec, NatsBeats, NatsInboxes, NatsIntake, NatsOutcomes, NatsRequests,
-    NatsTokenLog, StreamLimits,
+    Credentials, JobConsumer, Link, LinkSpec, NatsBeats, NatsDeadLetters, NatsInboxes, NatsIntake, NatsOutcomes,
+    NatsRequests, NatsTokenLog, StreamLimits,
 };
 use crate::process::WorkerProgram;
 use crate::worker::WorkerSpec;
@@ -140,6 +140,7 @@ pub fn spec(
     let ports = DispatcherPorts {
         log: Arc::new(NatsTokenLog::new(link.clone())),
         outcomes: Arc::new(NatsOutcomes::new(link.clone())),
+        dead: Arc::new(NatsDeadLetters::new(link.clone())),
         queue: Arc::clone(&first.queue),
         inboxes: Arc::new(NatsInboxes::new(link.clone())),
     };

@@ -6,6 +6,7 @@
 
 mod computing;
 mod logging;
+mod placing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -33,7 +34,8 @@ pub struct Settings {
     pub workers: u32,
     /// Jobs that one worker computes together.
     pub slots_per_worker: u32,
-    /// Deaths of workers after which a job is quarantined. Two could be bad luck on a dying host.
+    /// Deaths of workers, attributed to a job and at one place of its text, after which it is quarantined. Two could
+    /// be bad luck on a dying host.
     pub deaths_max: u32,
     /// Failed attempts, without a death, after which a job is given up.
     pub failures_max: u32,
@@ -46,7 +48,8 @@ pub struct Settings {
 pub struct Core {
     settings: Settings,
     jobs: BTreeMap<JobId, Job>,
-    /// Jobs with nobody to run them, oldest first. Invariant: exactly those in [`Compute::Queued`].
+    /// Jobs with nobody to run them, in the order of [`Core::enqueue`]. Invariant: exactly those in
+    /// [`Compute::Queued`].
     queue: VecDeque<JobId>,
     /// Workers that are ready, and what each runs.
     workers: BTreeMap<WorkerId, BTreeSet<Lease>>,
@@ -230,13 +233,6 @@ impl Core {
                 self.renew(&id, out);
             }
         }
-    }
-
-    /// One worker's slots stay free, so that the others can take over everything it held at once.
-    fn capacity(&self) -> usize {
-        let spare = self.settings.workers.saturating_sub(1).max(1);
-        let ready = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
-        (self.settings.slots_per_worker * spare.min(ready)) as usize
     }
 
     fn update_demand(&mut self, out: &mut Vec<Effect>) {

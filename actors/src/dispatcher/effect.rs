@@ -2,7 +2,7 @@
 
 use halm_protocol::subject::Inbox;
 use halm_protocol::worker::{Lease, Work};
-use halm_protocol::{Claim, JobId, Outcome};
+use halm_protocol::{Claim, DeadLetter, JobId, Outcome};
 
 use super::WorkerId;
 use crate::ports::{AckSubject, Delivery, LogTarget, Record, Sequence};
@@ -56,6 +56,13 @@ pub enum Effect {
         fence: Sequence,
         /// What.
         record: Record,
+    },
+    /// Keep a quarantined job for people. The time and the crash reports are to be filled in.
+    Bury {
+        /// Answer to.
+        op: Op,
+        /// The job and its deeds.
+        letter: Box<DeadLetter>,
     },
     /// Store the outcome.
     StoreOutcome {

@@ -92,6 +92,8 @@ pub enum OpResult {
     LogRead(Result<Vec<LogRecord>, ReadFault>),
     /// Of appending a record.
     Appended(Result<(), WriteFault>),
+    /// Of keeping a quarantined job.
+    Buried(Result<(), WriteFault>),
     /// Of storing an outcome.
     OutcomeStored(Result<(), WriteFault>),
 }

@@ -1,8 +1,9 @@
 //! One job in the attempt table: what is in its log, what is computed, what is still to be told.
 
 use halm_protocol::worker::{Lease, Piece};
-use halm_protocol::{Chunk, Incarnation, Nonce, Outcome};
+use halm_protocol::{Chunk, DeadLetter, Incarnation, Nonce, Outcome, Refusal, ReplicaName, Request};
 
+use super::suspicion::Suspicion;
 use super::{Op, WorkerId};
 use crate::moment::Moment;
 use crate::ports::{Delivery, FenceRecord, JobSpec, LogRecord, LogTarget, Record, Sequence};
@@ -29,6 +30,7 @@ pub(super) enum LogState {
     ReadingOutcome { op: Op, fence: Sequence },
     ReadingLog { op: Op, fence: Sequence },
     Open { fence: Sequence, in_flight: Option<InFlight> },
+    Burying { op: Op },
     Storing { op: Op },
     Waiting { until: Moment },
 }
@@ -97,10 +99,10 @@ pub(super) struct Job {
     pub(super) tail: String,
     pub(super) tail_appended: bool,
     pub(super) attempts: u32,
-    /// Workers that died with this job, on any replica.
-    pub(super) deaths: u32,
-    /// How many of them our last claim told.
-    pub(super) deaths_claimed: u32,
+    /// What the deaths of workers say against it, on any replica.
+    pub(super) suspicion: Suspicion,
+    /// What our last claim told of that.
+    pub(super) told: Suspicion,
     /// Attempts that failed without a death, here.
     pub(super) failures: u32,
     pub(super) resumed_at: Vec<u32>,
@@ -139,8 +141,8 @@ impl Job {
             tail: String::new(),
             tail_appended: false,
             attempts: 0,
-            deaths: 0,
-            deaths_claimed: 0,
+            suspicion: Suspicion::default(),
+            told: Suspicion::default(),
             failures: 0,
             resumed_at: Vec::new(),
             doubt: false,
@@ -179,6 +181,24 @@ impl Job {
         self.made.iter().map(|made| made.text.as_str()).chain([self.tail.as_str()]).collect()
     }
 
+    /// What is kept of it after it killed its workers.
+    pub(super) fn letter(&self, refusal: Refusal, replica: ReplicaName) -> DeadLetter {
+        let JobSpec { id, model, request, seed, digest, .. } = &self.spec;
+        DeadLetter {
+            job: id.clone(),
+            model: model.clone(),
+            digest: digest.clone(),
+            request: Request { seed: Some(*seed), ..request.clone() },
+            refusal,
+            attempts: self.attempts,
+            deaths: self.suspicion.deaths(),
+            tokens: self.offset(),
+            replica,
+            at_ms: 0,
+            crash_reports: Vec::new(),
+        }
+    }
+
     pub(super) fn phase(&self) -> &'static str {
         match (&self.log, &self.compute) {
             (_, Compute::Complete(_)) => "settling",
@@ -191,6 +211,7 @@ impl Job {
     pub(super) fn take(&mut self, pieces: Vec<Piece>) {
         let attempt = self.attempts;
         self.made.extend(pieces.into_iter().map(|piece| Made { token: piece.token, text: piece.text, attempt }));
+        self.suspicion.reached(count(self.made.len()));
     }
 
     /// The next record to append, or `None` if nothing is new.
@@ -260,6 +281,7 @@ impl Job {
             self.resumed_at = resumed_at;
             // A failure without a death is in no claim: the log may know of more attempts than the fence.
             self.attempts = self.attempts.max(last_attempt.unwrap_or(0));
+            self.suspicion.reached(count(self.made.len()));
             return Merged::Ahead;
         }
         Merged::Behind

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use halm_protocol::subject::Inbox;
-use halm_protocol::{JobStatus, Outcome};
+use halm_protocol::{DeadLetter, JobStatus, Outcome};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::{Core, Effect, Event, OpResult, Settings, WorkerId};
 use crate::address::Address;
 use crate::consumer::ConsumerMsg;
+use crate::crash_report::{CrashHistory, CrashReport, in_ms};
 use crate::mailbox::Mailbox;
 use crate::moment::{Clock, Moment};
 use crate::peers::PeersMsg;
-use crate::ports::{Delivery, Inboxes, JobQueue, JobSpec, OutcomeStore, TokenLog};
+use crate::ports::{DeadLetters, Delivery, Inboxes, JobQueue, JobSpec, OutcomeStore, TokenLog, WriteFault};
 use crate::tasks::{Tasks, TooManyTasks};
 use crate::worker::WorkerMsg;
 
@@ -26,6 +27,11 @@ use crate::worker::WorkerMsg;
 const DELIVER_FOR: Duration = Duration::from_secs(10);
 /// Between two such offers.
 const DELIVER_EVERY: Duration = Duration::from_millis(200);
+
+/// How long the crash report of a worker that just died is waited for.
+const REPORTED_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks for it.
+const REPORTED_EVERY: Duration = Duration::from_millis(10);
 
 /// Port calls and timers under way: a few for each job, and the final records on offer.
 const TASKS_MAX: usize = 4096;
@@ -37,6 +43,8 @@ pub struct DispatcherPorts {
     pub log: Arc<dyn TokenLog>,
     /// Outcomes.
     pub outcomes: Arc<dyn OutcomeStore>,
+    /// Quarantined jobs.
+    pub dead: Arc<dyn DeadLetters>,
     /// Acknowledgements.
     pub queue: Arc<dyn JobQueue>,
     /// Direct delivery.
@@ -58,6 +66,8 @@ pub struct DispatcherStart {
     pub consumer: Address<ConsumerMsg>,
     /// Who tells other replicas what is held.
     pub peers: Address<PeersMsg>,
+    /// What is known of workers that died.
+    pub crashes: CrashHistory,
 }
 
 /// What a dispatcher is told.
@@ -217,6 +227,10 @@ impl DispatcherState {
                 let call = ports.log.append(&target, fence, &record);
                 self.call(myself, op, async { OpResult::Appended(call.await) })?;
             }
+            Effect::Bury { op, letter } => {
+                let call = bury(ports.dead, *letter, self.start.crashes.clone());
+                self.call(myself, op, async { OpResult::Buried(call.await) })?;
+            }
             Effect::StoreOutcome { op, job, outcome } => {
                 tracing::debug!(job = %job, outcome = kind(&outcome), "job settled");
                 let call = ports.outcomes.store(&job, &outcome);
@@ -290,6 +304,31 @@ async fn deliver(inboxes: Arc<dyn Inboxes>, inbox: Inbox, outcome: Outcome) {
     while !inboxes.deliver(&inbox, &outcome).await && tokio::time::Instant::now() < until {
         tokio::time::sleep(DELIVER_EVERY).await;
     }
+}
+
+/// Completes a letter and keeps it.
+async fn bury(dead: Arc<dyn DeadLetters>, letter: DeadLetter, crashes: CrashHistory) -> Result<(), WriteFault> {
+    // The word of a worker's death comes here and to its supervisor, who writes the report, in either order.
+    let until = tokio::time::Instant::now() + REPORTED_WITHIN;
+    let of_job = |report: &CrashReport| report.evidence.doing.iter().any(|doing| doing.job == letter.job);
+    let of_last = |report: &CrashReport| {
+        report.evidence.doing.iter().any(|doing| doing.job == letter.job && doing.attempt == letter.attempts)
+    };
+    while !crashes.reports().iter().any(of_last) && tokio::time::Instant::now() < until {
+        tokio::time::sleep(REPORTED_EVERY).await;
+    }
+    let reports = crashes.reports();
+    let crash_reports = reports.iter().filter(|report| of_job(report)).map(CrashReport::record).collect();
+    let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, in_ms);
+    let result = dead.bury(&DeadLetter { at_ms, crash_reports, ..letter.clone() }).await;
+    match &result {
+        Err(WriteFault::Refused(cause)) => {
+            tracing::error!(job = %letter.job, cause, "quarantined job was not kept");
+        }
+        Ok(()) => tracing::warn!(job = %letter.job, deaths = letter.deaths, "job quarantined"),
+        Err(WriteFault::Superseded | WriteFault::Unknown(_)) => {}
+    }
+    result
 }
 
 fn until_unix(unix_ms: u64) -> Duration {

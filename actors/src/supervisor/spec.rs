@@ -86,6 +86,11 @@ impl StartContext {
         self
     }
 
+    /// The last crash reports of the whole tree, as they come.
+    pub fn crashes(&self) -> CrashHistory {
+        self.crashes.clone()
+    }
+
     /// What a dynamic child was started with; `None` for other children and other types.
     pub fn argument<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         Arc::clone(self.argument.as_ref()?).downcast().ok()

@@ -28,8 +28,19 @@ pub struct Claim {
     pub nonce: Nonce,
     /// Leases given so far, over all replicas.
     pub attempts: u32,
-    /// Workers that died while they held this job, over all replicas. Only these count towards quarantine.
+    /// Deaths of workers that were attributed to this job, over all replicas. Only these count towards quarantine.
     pub deaths: u32,
+    /// How many of them came in a row, without the job getting past the place of the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub strikes: u32,
+    /// A worker died with this job: the number of tokens at which it is suspected no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_until: Option<u32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(strikes: &u32) -> bool {
+    *strikes == 0
 }
 
 impl Claim {

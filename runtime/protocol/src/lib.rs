@@ -16,6 +16,7 @@
 //! ```
 
 mod claim;
+mod dead_letter;
 mod digest;
 mod fields;
 pub mod header;
@@ -29,6 +30,7 @@ pub mod subject;
 pub mod worker;
 
 pub use claim::{Claim, Nonce};
+pub use dead_letter::DeadLetter;
 pub use digest::{Digest, InvalidDigest};
 pub use id::{Incarnation, InvalidId, JobId, ModelToken, ReplicaName};
 pub use refusal::{ErrorCode, Refusal};

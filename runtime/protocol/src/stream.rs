@@ -6,3 +6,5 @@ pub const JOBS: &str = "HALM_JOBS";
 pub const LOG: &str = "HALM_LOG";
 /// Outcomes: the one truth about how a job ended.
 pub const DONE: &str = "HALM_DONE";
+/// Quarantined jobs, kept for people to look into.
+pub const DEAD: &str = "HALM_DEAD";

@@ -26,6 +26,8 @@ pub const TOKENS_ALL: &str = "halm.v1.tok.*.>";
 pub const LOG_ALL: &str = "halm.v1.log.*";
 /// Every outcome.
 pub const DONE_ALL: &str = "halm.v1.done.*";
+/// Every dead letter.
+pub const DEAD_ALL: &str = "halm.v1.dead.*";
 /// Every replica's beat.
 pub const BEAT_ALL: &str = "halm.v1.beat.*";
 /// Asks every replica for its status.
@@ -71,6 +73,12 @@ pub fn log(job: &JobId) -> String {
 #[must_use]
 pub fn done(job: &JobId) -> String {
     format!("{PREFIX}.done.{job}")
+}
+
+/// A quarantined job.
+#[must_use]
+pub fn dead(job: &JobId) -> String {
+    format!("{PREFIX}.dead.{job}")
 }
 
 /// One replica's beats.

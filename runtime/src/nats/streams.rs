@@ -36,13 +36,17 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 const JOBS_BYTES_MAX: i64 = 1 << 30;
 /// No job waits longer: no deadline is later than a day after admission.
 const JOB_AGE_MAX: Duration = Duration::from_secs(26 * 60 * 60);
+/// Bytes of quarantined jobs; the oldest make way.
+const DEAD_BYTES_MAX: i64 = 1 << 28;
+/// How long people have to look into a quarantined job.
+const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Unacknowledged deliveries of one consumer: far above what all replicas' slots add up to.
 const ACK_PENDING_MAX: i64 = 100_000;
 
 /// Makes what is missing.
 pub(super) async fn prepare(client: &Client, limits: &StreamLimits, models: &[ModelToken]) -> Result<(), String> {
     let context = jetstream::new(client.clone());
-    for config in [jobs(limits), log(limits), done(limits)] {
+    for config in [jobs(limits), log(limits), done(limits), dead(limits)] {
         let name = config.name.clone();
         ensure(&context, config).await.map_err(|cause| format!("stream {name} could not be made: {cause}"))?;
     }
@@ -157,6 +161,21 @@ fn done(limits: &StreamLimits) -> Config {
         discard: DiscardPolicy::Old,
         allow_direct: true,
         allow_message_ttl: true,
+        ..Config::default()
+    }
+}
+
+fn dead(limits: &StreamLimits) -> Config {
+    Config {
+        name: stream::DEAD.to_owned(),
+        description: Some("quarantined jobs, for people to look into".to_owned()),
+        subjects: vec![subject::DEAD_ALL.to_owned()],
+        storage: StorageType::File,
+        num_replicas: limits.copies,
+        max_bytes: DEAD_BYTES_MAX,
+        max_age: DEAD_AGE_MAX,
+        discard: DiscardPolicy::Old,
+        allow_direct: true,
         ..Config::default()
     }
 }

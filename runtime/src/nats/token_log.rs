@@ -1,7 +1,6 @@
 //! `HALM_LOG`: fences and records, compared and appended by the server.
 
-use async_nats::{Client, HeaderMap, StatusCode};
-use futures_util::StreamExt;
+use async_nats::{Client, HeaderMap};
 use halm_actors::ports::{
     FenceRecord, LogRecord, LogTarget, PortFuture, ReadFault, Record, Sequence, TokenLog, WriteFault,
 };
@@ -9,10 +8,7 @@ use halm_protocol::{Chunk, Claim, JobId, Outcome, Refusal, Reply, header, stream
 
 use super::inboxes::error_headers;
 use super::link::Link;
-use super::wire;
-
-/// Records asked for in one batch: an answer of 4,096 tokens in single ones.
-const READ_BATCH: usize = 4096;
+use super::{messages, wire};
 
 /// What a purge missed goes by itself: later than any deadline, so that no living job's fence ever does.
 const FORGOTTEN_AFTER: &str = "26h";
@@ -114,65 +110,26 @@ impl TokenLog for NatsTokenLog {
             let subjects =
                 [subject::fence(&target.job), subject::tokens(&target.job, &target.inbox), subject::log(&target.job)];
             for subject in subjects {
-                let body = serde_json::json!({ "filter": subject });
-                wire::ask(&client, &format!("STREAM.PURGE.{}", stream::LOG), body).await?;
+                wire::purge(&client, stream::LOG, &subject).await?;
             }
             Ok(())
         })
     }
 }
 
-/// All records on a subject. They come by Direct Get, perhaps from a follower, so the leader says first where the last
-/// one is, and what does not reach that far is a fault.
+/// All records on a subject.
 async fn read_subject(client: &Client, subject: String) -> Result<Vec<LogRecord>, ReadFault> {
-    let Some(last) = wire::last(client, stream::LOG, &subject).await? else { return Ok(Vec::new()) };
-    let mut records: Vec<LogRecord> = Vec::new();
-    let mut next = 1;
-    loop {
-        let batch = read_batch(client, &subject, next).await?;
-        let Some(newest) = batch.last().map(|record| record.sequence.0) else {
-            return Err(ReadFault(format!("the log of {subject} ends before its last record")));
-        };
-        records.extend(batch);
-        if newest >= last.sequence {
-            return Ok(records);
-        }
-        next = newest + 1;
-    }
-}
-
-async fn read_batch(client: &Client, subject: &str, from: u64) -> Result<Vec<LogRecord>, ReadFault> {
-    let fault = |error: &dyn std::fmt::Display| ReadFault(error.to_string());
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.map_err(|error| fault(&error))?;
-    let body = serde_json::json!({ "seq": from, "next_by_subj": subject, "batch": READ_BATCH });
-    let call = format!("$JS.API.DIRECT.GET.{}", stream::LOG);
-    client.publish_with_reply(call, inbox, body.to_string().into()).await.map_err(|error| fault(&error))?;
-    let mut records = Vec::new();
-    loop {
-        let answer = tokio::time::timeout(wire::READ_WITHIN, answers.next()).await;
-        let Ok(Some(message)) = answer else { return Err(ReadFault("the log did not answer in time".to_owned())) };
-        match message.status {
-            None => records.push(record(&message)?),
-            // End of batch, or nothing from here on.
-            Some(StatusCode::NOT_FOUND) => return Ok(records),
-            Some(status) if status.as_u16() == 204 => return Ok(records),
-            Some(status) => return Err(ReadFault(format!("the log answered with status {status}"))),
-        }
-    }
+    messages::all(client, stream::LOG, &subject).await?.iter().map(record).collect()
 }
 
 fn record(message: &async_nats::Message) -> Result<LogRecord, ReadFault> {
-    let headers = message.headers.as_ref();
-    let number =
-        |name: &str| headers.and_then(|headers| headers.get(name)).and_then(|value| value.as_str().parse().ok());
-    let sequence =
-        number("Nats-Sequence").map(Sequence).ok_or_else(|| ReadFault("a record without a sequence".to_owned()))?;
-    let record = match number(header::ATTEMPT) {
+    let sequence = messages::sequence(message).map(Sequence)?;
+    let attempt = message.headers.as_ref().and_then(|headers| headers.get(header::ATTEMPT));
+    let record = match attempt.and_then(|attempt| attempt.as_str().parse().ok()) {
         Some(attempt) => {
             let chunk: Chunk =
                 serde_json::from_slice(&message.payload).map_err(|error| ReadFault(error.to_string()))?;
-            Record::Chunk { chunk, attempt: u32::try_from(attempt).unwrap_or(u32::MAX) }
+            Record::Chunk { chunk, attempt }
         }
         None => Record::Final(outcome(&message.payload)?),
     };

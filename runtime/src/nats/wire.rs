@@ -100,6 +100,20 @@ pub(super) async fn ask(client: &Client, call: &str, body: serde_json::Value) ->
     client.send_request(format!("$JS.API.{call}"), request).await.map_err(|error| ReadFault(error.to_string()))
 }
 
+/// Removes every message on a subject, and says how many there were.
+pub(super) async fn purge(client: &Client, stream: &str, subject: &str) -> Result<u64, ReadFault> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Option<ApiError>,
+        #[serde(default)]
+        purged: u64,
+    }
+    let body = serde_json::json!({ "filter": subject });
+    let answer = ask(client, &format!("STREAM.PURGE.{stream}"), body).await?;
+    let answer: Answer = serde_json::from_slice(&answer.payload).map_err(|error| ReadFault(error.to_string()))?;
+    answer.error.map_or(Ok(answer.purged), |error| Err(ReadFault(error.description)))
+}
+
 /// Whether this account has JetStream; the cause if the server does not say.
 pub(super) async fn has_jetstream(client: &Client) -> Result<bool, String> {
     #[derive(Deserialize)]

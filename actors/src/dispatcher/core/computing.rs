@@ -4,18 +4,11 @@ use halm_protocol::worker::{Lease, Piece, Work};
 use halm_protocol::{ChatMessage, ErrorCode, FinishReason, Input, JobId, Outcome, Refusal, Reply, Usage};
 
 use super::super::job::{Compute, Job};
+use super::super::suspicion::Company;
 use super::super::{Effect, WorkerId};
 use super::Core;
 
 impl Core {
-    pub(super) fn enqueue(&mut self, id: &JobId) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        job.compute = Compute::Queued;
-        if !self.queue.contains(id) {
-            self.queue.push_back(id.clone());
-        }
-    }
-
     /// Takes a job from its worker, or from the queue of those that wait for one.
     pub(super) fn stop_computing(&mut self, id: &JobId, out: &mut Vec<Effect>) {
         self.queue.retain(|queued| queued != id);
@@ -52,11 +45,19 @@ impl Core {
 
     pub(super) fn worker_gone(&mut self, worker: WorkerId, out: &mut Vec<Effect>) {
         let Some(leases) = self.workers.remove(&worker) else { return };
-        for lease in leases {
-            let Some(id) = self.leases.remove(&lease) else { continue };
+        let held: Vec<JobId> = leases.iter().filter_map(|lease| self.leases.remove(lease)).collect();
+        let company = |id: &JobId| self.jobs.get(id).map(|job| job.suspicion.company());
+        let on_trial = || held.iter().find(|id| company(id) != Some(Company::Any));
+        let culprit = if let [alone] = &held[..] { Some(alone) } else { on_trial() }.cloned();
+        for id in held {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
-            job.deaths += 1;
-            job.compute = Compute::Queued;
+            let tokens = job.offset();
+            match &culprit {
+                Some(culprit) if *culprit == id => job.suspicion.attribute(tokens),
+                // It is known who killed the worker: the others are no suspects.
+                Some(_) => {}
+                None => job.suspicion.suspect(tokens),
+            }
             if !self.quarantine(&id, out) {
                 self.enqueue(&id);
                 self.append_next(&id, out);
@@ -66,8 +67,9 @@ impl Core {
 
     /// Ends a job that killed as many workers as it may. True if it did.
     pub(super) fn quarantine(&mut self, id: &JobId, out: &mut Vec<Effect>) -> bool {
-        let Some(job) = self.jobs.get(id).filter(|job| job.deaths >= self.settings.deaths_max) else { return false };
-        let message = format!("{} workers died while they ran this job; it was quarantined", job.deaths);
+        let strikes_max = self.settings.deaths_max;
+        let Some(job) = self.jobs.get(id).filter(|job| job.suspicion.is_poison(strikes_max)) else { return false };
+        let message = format!("{} workers died of this job; it was quarantined", job.suspicion.deaths());
         self.complete(id, Outcome::Refusal(Refusal::new(ErrorCode::Poison, message)), out);
         true
     }
@@ -130,32 +132,9 @@ impl Core {
             self.complete(&id, Outcome::Refusal(refusal), out);
         }
     }
-
-    pub(super) fn schedule(&mut self, out: &mut Vec<Effect>) {
-        while let Some(id) = self.queue.front().cloned() {
-            let slots_max = self.settings.slots_per_worker as usize;
-            let free = self.workers.iter().filter(|(_, leases)| leases.len() < slots_max);
-            let Some(worker) = free.min_by_key(|(_, leases)| leases.len()).map(|(worker, _)| *worker) else {
-                return;
-            };
-            self.queue.pop_front();
-            let lease = Lease(self.number());
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
-            let Some(leases) = self.workers.get_mut(&worker) else { continue };
-            if job.attempts > 0 {
-                job.resumed_at.push(job.offset());
-            }
-            job.attempts += 1;
-            job.compute = Compute::Running { worker, lease };
-            leases.insert(lease);
-            let work = work(job, lease);
-            self.leases.insert(lease, id);
-            out.push(Effect::Start { worker, work: Box::new(work) });
-        }
-    }
 }
 
-fn work(job: &Job, lease: Lease) -> Work {
+pub(super) fn work(job: &Job, lease: Lease) -> Work {
     let request = &job.spec.request;
     Work {
         lease,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use halm_protocol::{Claim, ErrorCode, JobId, Nonce, Outcome, Refusal};
 
 use super::super::job::{Compute, InFlight, InFlightKind, Job, LogState, Merged, Mode, Written};
+use super::super::suspicion::Suspicion;
 use super::super::{Effect, Op, OpResult};
 use super::Core;
 use crate::moment::Moment;
@@ -60,6 +61,7 @@ impl Core {
             }
             OpResult::FenceWritten(result) => self.fence_written(&id, result, now, out),
             OpResult::Appended(result) => self.appended(&id, result, now, out),
+            OpResult::Buried(result) => self.buried(&id, result, now, out),
             OpResult::OutcomeStored(result) => self.outcome_stored(&id, result, now, out),
         }
     }
@@ -81,7 +83,7 @@ impl Core {
                 Mode::Renew => {}
                 Mode::TakeOver => {
                     job.attempts = job.attempts.max(record.claim.attempts);
-                    job.deaths = job.deaths.max(record.claim.deaths);
+                    job.suspicion = Suspicion::told(&record.claim);
                 }
             }
         }
@@ -89,15 +91,18 @@ impl Core {
         let Some(job) = self.jobs.get_mut(id) else { return };
         let expected = record.map(|record| record.sequence);
         job.written = Some(Written { number, expected });
-        job.deaths_claimed = job.deaths;
+        job.told = job.suspicion;
         let upcoming = u32::from(matches!(job.compute, Compute::Unread | Compute::Queued));
-        let claim = Claim {
+        let mut claim = Claim {
             replica: self.settings.replica.clone(),
             incarnation: self.settings.incarnation.clone(),
             nonce: Nonce::new(&self.settings.incarnation, number),
             attempts: job.attempts + upcoming,
-            deaths: job.deaths,
+            deaths: 0,
+            strikes: 0,
+            trial_until: None,
         };
+        job.suspicion.tell(&mut claim);
         job.log = LogState::WritingFence { op };
         out.push(Effect::WriteFence { op, job: id.clone(), expected, claim });
     }
@@ -175,7 +180,7 @@ impl Core {
     pub(super) fn append_next(&mut self, id: &JobId, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get(id) else { return };
         let LogState::Open { fence, in_flight: None } = job.log else { return };
-        if job.deaths > job.deaths_claimed && !job.is_complete() {
+        if job.suspicion.is_news(job.told) && !job.is_complete() {
             // A death is written down before anything else: the count must outlive this replica too.
             self.renew(id, out);
             return;
@@ -215,10 +220,32 @@ impl Core {
         }
     }
 
+    /// The end is in the log: store it, and before that what people should look into.
     pub(super) fn store(&mut self, id: &JobId, outcome: Outcome, out: &mut Vec<Effect>) {
         let op = self.op(id);
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.compute = Compute::Complete(outcome.clone());
+        if let Outcome::Refusal(refusal) = &outcome
+            && refusal.code == ErrorCode::Poison
+        {
+            let letter = job.letter(refusal.clone(), self.settings.replica.clone());
+            job.log = LogState::Burying { op };
+            out.push(Effect::Bury { op, letter: Box::new(letter) });
+            return;
+        }
+        job.log = LogState::Storing { op };
+        out.push(Effect::StoreOutcome { op, job: id.clone(), outcome });
+    }
+
+    fn buried(&mut self, id: &JobId, result: Result<(), WriteFault>, now: Moment, out: &mut Vec<Effect>) {
+        if let Err(WriteFault::Unknown(_)) = result {
+            self.renew_later(id, now);
+            return;
+        }
+        // A broker that refuses the letter must not keep the job from its end.
+        let op = self.op(id);
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        let Compute::Complete(outcome) = job.compute.clone() else { return };
         job.log = LogState::Storing { op };
         out.push(Effect::StoreOutcome { op, job: id.clone(), outcome });
     }

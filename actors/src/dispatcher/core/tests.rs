@@ -7,4 +7,5 @@ mod history;
 mod logging;
 mod settling;
 mod storm;
+mod suspects;
 mod world;

@@ -72,7 +72,7 @@ fn a_worker_that_is_ready_again_without_a_word_has_died_in_between() {
     let worker = desk.worker();
     desk.tell(Event::WorkerReady { worker });
     assert_eq!(desk.started.len(), 2, "its job is handed out again");
-    assert_eq!(desk.core.jobs[&job("j")].deaths, 1);
+    assert_eq!(desk.core.jobs[&job("j")].suspicion.deaths(), 1);
     assert_eq!(desk.core.leases.len(), 1);
 }
 
@@ -82,7 +82,7 @@ fn the_third_death_quarantines_the_job() {
     for deaths in 1..=2 {
         desk.death();
         desk.claim_again(Vec::new());
-        assert_eq!(desk.core.jobs[&job("j")].deaths, deaths);
+        assert_eq!(desk.core.jobs[&job("j")].suspicion.deaths(), deaths);
         let gone = if desk.worker() == WorkerId(1) { WorkerId(2) } else { WorkerId(1) };
         desk.tell(Event::WorkerReady { worker: gone });
     }

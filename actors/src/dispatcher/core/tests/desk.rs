@@ -66,7 +66,8 @@ pub(super) fn delivery(name: &str, deliveries: u64) -> Delivery {
 pub(super) fn fence(sequence: u64, replica: &str, attempts: u32, deaths: u32) -> FenceRecord {
     let Settings { replica, incarnation, .. } = settings(replica);
     let nonce = Nonce::new(&incarnation, 1_000_000 + sequence);
-    FenceRecord { sequence: Sequence(sequence), claim: Claim { replica, incarnation, nonce, attempts, deaths } }
+    let claim = Claim { replica, incarnation, nonce, attempts, deaths, strikes: deaths, trial_until: None };
+    FenceRecord { sequence: Sequence(sequence), claim }
 }
 
 pub(super) fn chunk(offset: u32, tokens: &[u32], attempt: u32) -> LogRecord {
@@ -128,6 +129,7 @@ impl Desk {
                 | Effect::ReadOutcome { op, .. }
                 | Effect::ReadLog { op, .. }
                 | Effect::Append { op, .. }
+                | Effect::Bury { op, .. }
                 | Effect::StoreOutcome { op, .. } => self.calls.push((*op, effect.clone())),
                 Effect::Start { worker, work } => {
                     self.made = u32::try_from(work.generated.len()).expect("a short text");

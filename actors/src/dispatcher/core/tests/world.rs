@@ -17,6 +17,7 @@ use halm_protocol::{ErrorCode, FinishReason, Incarnation, JobId, Outcome};
 use super::super::{Core, Settings};
 use super::desk::{at, delivery, job, settings, spec};
 use super::history::{Fact, History, Truth, Verdict};
+use crate::dispatcher::suspicion::Company;
 use crate::dispatcher::{Effect, Event, Op, WorkerId};
 use crate::ports::{FenceRecord, LogRecord, WriteFault};
 use broker::fault;
@@ -181,9 +182,10 @@ impl World {
         let Some(event) = of.mailbox.pop_front() else { return Ok(()) };
         if let Event::WorkerGone { worker } = &event {
             // As a dispatcher attributes it: also to a job that was on its way to the worker.
-            for job in of.core.jobs_of(*worker) {
-                self.sides.iter_mut().filter(|side| side.id == job).for_each(|side| side.deaths += 1);
-            }
+            let held = of.core.jobs_of(*worker);
+            let known = held.iter().find(|id| of.core.jobs[*id].suspicion.company() != Company::Any);
+            let culprit = if held.len() == 1 { held.first() } else { known };
+            self.sides.iter_mut().filter(|side| Some(&side.id) == culprit).for_each(|side| side.deaths += 1);
         }
         let line = self.trace.is_some().then(|| format!("{number} handles {event:?}"));
         let effects = of.core.handle(event, now);
@@ -201,6 +203,7 @@ impl World {
             | Effect::ReadOutcome { op, .. }
             | Effect::ReadLog { op, .. }
             | Effect::Append { op, .. }
+            | Effect::Bury { op, .. }
             | Effect::StoreOutcome { op, .. } => {
                 replica.calls.push((op, effect));
                 Ok(())

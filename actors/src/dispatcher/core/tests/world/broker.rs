@@ -56,6 +56,7 @@ impl World {
                     Err(WriteFault::Superseded)
                 })
             }
+            Effect::Bury { .. } => OpResult::Buried(Ok(())),
             Effect::StoreOutcome { job, outcome, .. } => {
                 let side = self.side(job);
                 OpResult::OutcomeStored(if self.sides[side].outcome.is_some() {
@@ -111,6 +112,7 @@ pub(super) fn fault(call: &Effect, fault: WriteFault) -> OpResult {
         Effect::ReadLog { .. } => OpResult::LogRead(Err(read())),
         Effect::WriteFence { .. } => OpResult::FenceWritten(Err(fault)),
         Effect::Append { .. } => OpResult::Appended(Err(fault)),
+        Effect::Bury { .. } => OpResult::Buried(Err(fault)),
         Effect::StoreOutcome { .. } => OpResult::OutcomeStored(Err(fault)),
         other => unreachable!("{other:?} is no call"),
     }

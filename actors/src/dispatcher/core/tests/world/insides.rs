@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::super::Core;
 use super::super::history::Verdict;
 use crate::dispatcher::job::{Compute, LogState};
+use crate::dispatcher::suspicion::Company;
 
 /// Looks whether it does.
 pub(super) fn look_into(core: &Core) -> Verdict {
@@ -17,6 +18,14 @@ pub(super) fn look_into(core: &Core) -> Verdict {
     if core.workers.values().any(|leases| leases.len() > core.settings.slots_per_worker as usize) {
         return broken("a worker has more leases than slots".to_owned());
     }
+    for leases in core.workers.values() {
+        let company = |lease| core.jobs[&core.leases[lease]].suspicion.company();
+        let alone = leases.iter().any(|lease| company(lease) == Company::Alone);
+        let on_trial = leases.iter().filter(|lease| company(lease) == Company::OnTrial).count();
+        if (alone && leases.len() > 1) || on_trial > 1 {
+            return Err(("INV-7", "a suspect has company that it must not have".to_owned()));
+        }
+    }
     let mut calls = 0;
     let mut leases = 0;
     for (id, job) in &core.jobs {
@@ -28,6 +37,7 @@ pub(super) fn look_into(core: &Core) -> Verdict {
             | LogState::ReadingOutcome { .. }
             | LogState::ReadingLog { .. }
             | LogState::Open { in_flight: Some(_), .. }
+            | LogState::Burying { .. }
             | LogState::Storing { .. } => 1,
         };
         let queued = core.queue.iter().filter(|of| *of == id).count();
