@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod connect;
 mod demo;
+mod jobs;
 mod models;
 mod pull;
 mod run_with_parent;
@@ -34,6 +35,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Ask(ask::AskArgs),
     Status(status::StatusArgs),
+    Jobs(jobs::JobsArgs),
     Pull(pull::PullArgs),
     Models(models::ModelsArgs),
     Check(check::CheckArgs),
@@ -80,6 +82,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(args),
         Command::Ask(args) => block_on(ask::run(args)),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Jobs(args) => block_on(jobs::run(args)),
         Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Check(args) => block_on(check::run(args)),

@@ -163,6 +163,15 @@ impl Cluster {
         self.asking(request).transcript().await
     }
 
+    /// Kills every replica and starts it again with these variables in its environment.
+    pub async fn restart_with(&mut self, variables: &[(&'static str, &'static str)]) {
+        self.variables = variables.to_vec();
+        for replica in &mut self.replicas {
+            replica.kill9().await;
+        }
+        self.ready().await;
+    }
+
     /// Waits until a job has made so many tokens and is still running.
     pub async fn job_with_tokens(&self, tokens: u32) -> RunningJob {
         until(&format!("a job has {tokens} tokens"), async || {

@@ -46,7 +46,7 @@ pub use process::{Process, kill};
 pub use program::{Finished, Halm};
 pub use python::{Asking, Python};
 pub use replica::Replica;
-pub use rogue::Fault;
+pub use rogue::{Fault, POISON};
 pub use transcript::{Record, Transcript};
 pub use turn::Turn;
 pub use until::until;

@@ -2,12 +2,16 @@
 //!
 //! Owns the faults. It must never run but in a process that was started to break: [`planted`] says so.
 
+mod poison;
+
 use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
 use halm_protocol::Digest;
 use halm_protocol::worker::{Event, StepPulse, encode};
+
+pub use poison::POISON;
 
 /// The variable that names a worker process's fault.
 const FAULT: &str = "TEST_FAULT";
@@ -45,10 +49,12 @@ pub enum Fault {
     Deaf,
     /// The same, and SIGTERM does nothing to it either.
     DeafToSigterm,
+    /// Dies of every job whose prompt has the word [`POISON`].
+    Poison,
 }
 
 /// All of them, by name.
-const NAMES: [(&str, Fault); 13] = [
+const NAMES: [(&str, Fault); 14] = [
     ("segfault", Fault::Segfault),
     ("abort", Fault::Abort),
     ("exit-0", Fault::Exit0),
@@ -62,6 +68,7 @@ const NAMES: [(&str, Fault); 13] = [
     ("never-ready", Fault::NeverReady),
     ("deaf", Fault::Deaf),
     ("deaf-to-sigterm", Fault::DeafToSigterm),
+    ("poison", Fault::Poison),
 ];
 
 impl Fault {
@@ -114,6 +121,7 @@ pub fn turn(fault: Fault) {
         Fault::ClosedPipe => close_pipe_and_live(),
         Fault::NeverReady => beat(false),
         Fault::Deaf => beat(true),
+        Fault::Poison => poison::plant(),
         Fault::DeafToSigterm => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let _guard = runtime.enter();

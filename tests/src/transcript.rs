@@ -102,6 +102,16 @@ impl Transcript {
         }
     }
 
+    /// The error at the end, after whatever came before it.
+    #[track_caller]
+    #[must_use]
+    pub fn broken_off(&self) -> &Refusal {
+        match self.records.last() {
+            Some((_, Record::Refusal(refusal))) => refusal,
+            _ => panic!("no refusal at the end of {self:?}"),
+        }
+    }
+
     /// Asserts the exact stream, once: offsets without a gap or a repetition, and pieces that add up to the reply.
     #[track_caller]
     pub fn assert_exact(&self) {

@@ -6,6 +6,7 @@ use clap::Args;
 use halm_client::Client;
 
 use crate::config::{self, Config};
+use crate::nats::Link;
 use crate::replica;
 
 /// Where the broker is.
@@ -31,7 +32,13 @@ pub(super) fn resolve(connect: &Connect) -> anyhow::Result<(Config, String)> {
 
 /// A connected client.
 pub(super) async fn client(connect: &Connect) -> anyhow::Result<Client> {
+    Ok(Client::new(link(connect).await?.connect_as_client().await?))
+}
+
+/// A connection with a client's rights.
+pub(super) async fn link(connect: &Connect) -> anyhow::Result<Link> {
     let (config, url) = resolve(connect)?;
     let link = replica::link(&config, &url, "halm client", &[]);
-    Ok(Client::new(link.connect_as_client().await?))
+    link.connect_as_client().await?;
+    Ok(link)
 }
