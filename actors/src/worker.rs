@@ -55,7 +55,12 @@ pub enum WorkerMsg {
     /// The process did something.
     Did(ProcessEvent),
     /// Compute this.
-    Start(Box<Work>),
+    Start {
+        /// What.
+        work: Box<Work>,
+        /// The job has killed a worker before: if the process dies now, it was the job.
+        alone: bool,
+    },
     /// Forget this.
     Cancel(Lease),
     /// Look at its pulse.
@@ -79,6 +84,8 @@ pub struct WorkerState {
     ready_by: Moment,
     /// What it computes, for its crash report.
     doing: BTreeMap<Lease, Activity>,
+    /// The last lease that it was given, if its job killed a worker before.
+    alone: Option<Lease>,
     /// Why we killed it, if we did.
     killed: Option<ProcessEnd>,
 }
@@ -113,6 +120,7 @@ impl Actor for Worker {
             pulse: Pulse::new(now),
             ready: false,
             doing: BTreeMap::new(),
+            alone: None,
             killed: None,
         })
     }
@@ -138,7 +146,7 @@ impl Actor for Worker {
             WorkerMsg::Did(ProcessEvent::Garbage(seen)) => state.kill(ProcessEnd::Garbage { seen }),
             WorkerMsg::Did(ProcessEvent::PipeClosed) => state.kill(ProcessEnd::PipeClosed),
             WorkerMsg::Did(ProcessEvent::Exited(exit)) => return Err(state.crash(exit).into()),
-            WorkerMsg::Start(work) => state.start_work(work),
+            WorkerMsg::Start { work, alone } => state.start_work(work, alone),
             WorkerMsg::Cancel(lease) => {
                 state.doing.remove(&lease);
                 state.send(Command::Cancel { lease });
@@ -205,8 +213,9 @@ impl WorkerState {
         }
     }
 
-    fn start_work(&mut self, work: Box<Work>) {
+    fn start_work(&mut self, work: Box<Work>, alone: bool) {
         let offset = u32::try_from(work.generated.len()).unwrap_or(u32::MAX);
+        self.alone = alone.then_some(work.lease);
         self.doing.insert(work.lease, Activity { job: work.job.clone(), attempt: work.attempt, offset });
         self.send(Command::Start(work));
     }
@@ -231,8 +240,13 @@ impl WorkerState {
     fn crash(&mut self, exit: Exit) -> Crash {
         self.process = None;
         let end = self.killed.take().unwrap_or(exit.end);
+        let blamed = self.alone.and_then(|lease| self.doing.get(&lease)).map(|doing| format!("job {}", doing.job));
+        let reason = match blamed {
+            Some(to) => ExitReason::Attributed { to, reason: Box::new(ExitReason::Process(end)) },
+            None => ExitReason::Process(end),
+        };
         let doing = std::mem::take(&mut self.doing).into_values().collect();
-        Crash::new(ExitReason::Process(end), Evidence { stderr_tail: exit.stderr_tail, doing, ..Evidence::default() })
+        Crash::new(reason, Evidence { stderr_tail: exit.stderr_tail, doing, ..Evidence::default() })
     }
 
     fn hear(&mut self, said: Said) {

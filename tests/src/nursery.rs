@@ -117,7 +117,7 @@ impl Nursery {
     /// Gives the worker a long text to compute, and waits until it has some tokens of it.
     pub async fn computing(&self, tokens: u32) {
         let work = work(Lease(1), "Once upon a time", 500);
-        self.address.send(WorkerMsg::Start(Box::new(work))).expect("the worker lives");
+        self.address.send(WorkerMsg::Start { work: Box::new(work), alone: false }).expect("the worker lives");
         until(&format!("it has {tokens} tokens"), async || {
             let status = self.status().await;
             let offset = status.as_ref().and_then(|status| status.jobs.first()).map(|activity| activity.offset);

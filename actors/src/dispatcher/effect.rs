@@ -103,6 +103,8 @@ pub enum Effect {
         worker: WorkerId,
         /// What.
         work: Box<Work>,
+        /// The job has killed a worker before, and is to have this one for itself.
+        alone: bool,
     },
     /// Let a worker forget a lease.
     Cancel {

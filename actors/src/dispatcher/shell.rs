@@ -254,9 +254,9 @@ impl DispatcherState {
                 self.tell_peers(PeersMsg::Hold { pool: self.start.settings.model.clone(), job, ack });
             }
             Effect::Release(job) => self.tell_peers(PeersMsg::Release(job)),
-            Effect::Start { worker, work } => {
+            Effect::Start { worker, work, alone } => {
                 tracing::debug!(job = %work.job, worker = worker.0, offset = work.generated.len(), "job started");
-                self.tell_worker(worker, WorkerMsg::Start(work));
+                self.tell_worker(worker, WorkerMsg::Start { work, alone });
             }
             Effect::Cancel { worker, lease } => self.tell_worker(worker, WorkerMsg::Cancel(lease)),
             // Told after the whole event, with the deliveries that it accounts for.

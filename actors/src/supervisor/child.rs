@@ -165,6 +165,7 @@ impl Child {
             | ExitReason::InvalidSpec { .. }
             | ExitReason::Process(_)
             | ExitReason::Unkillable => true,
+            ExitReason::Attributed { reason, .. } => self.ended_badly_while_stopping(reason),
         }
     }
 

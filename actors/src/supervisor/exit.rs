@@ -96,6 +96,14 @@ pub enum ExitReason {
     },
     /// The OS process that it owned ended.
     Process(ProcessEnd),
+    /// Something that it was given ended it, and is known to end whoever has it. It is restarted as for the reason
+    /// itself, and neither the restart intensity nor the back-off counts it.
+    Attributed {
+        /// To what, for people.
+        to: String,
+        /// What happened.
+        reason: Box<ExitReason>,
+    },
     /// It was killed and did not die in time: it does not await, and is left behind.
     Unkillable,
 }
@@ -138,6 +146,7 @@ impl ExitReason {
             | Self::InvalidSpec { .. }
             | Self::Process(_)
             | Self::Unkillable => ExitClass::Abnormal,
+            Self::Attributed { reason, .. } => reason.class(),
         }
     }
 
@@ -156,6 +165,7 @@ impl ExitReason {
             Self::ChildStartFailed { .. } => "child_start_failed",
             Self::InvalidSpec { .. } => "invalid_spec",
             Self::Process(end) => end.kind(),
+            Self::Attributed { reason, .. } => reason.kind(),
             Self::Unkillable => "unkillable",
         }
     }
@@ -199,6 +209,7 @@ impl fmt::Display for ExitReason {
             Self::ChildStartFailed { child, reason } => write!(f, "child {child} failed to start: {reason}"),
             Self::InvalidSpec { message } => write!(f, "invalid specification: {message}"),
             Self::Process(end) => end.fmt(f),
+            Self::Attributed { to, reason } => write!(f, "{reason}, attributed to {to}"),
             Self::Unkillable => f.write_str("killed, but still running code that does not await"),
         }
     }

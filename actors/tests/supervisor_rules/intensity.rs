@@ -34,6 +34,25 @@ fn restarts_that_fail_count_too() {
 }
 
 #[test]
+fn an_end_attributed_to_something_else_is_restarted_and_not_counted() {
+    let backoff = Backoff { first: SECOND, max: SECOND * 600, reset_after: SECOND * 600 };
+    let mut bench = Bench::booted(Settings { backoff, ..settings(Strategy::OneForOne) }, &[policy("a")]);
+    let attributed = || ExitReason::Attributed { to: "job 7".to_owned(), reason: Box::new(boom()) };
+    for _ in 0..20 {
+        bench.exit("a", attributed());
+        let due = *bench.timers.values().next().expect("a restart is due");
+        assert!(due - bench.now <= SECOND, "the back-off grew");
+        bench.wait(due - bench.now);
+        assert_eq!(bench.standing("a"), ChildStanding::Running);
+    }
+    for _ in 0..3 {
+        bench.exit("a", boom());
+        bench.wait(SECOND * 600);
+    }
+    assert_eq!(bench.ending, None, "the child's own ends were not its first");
+}
+
+#[test]
 fn backoff_delays_a_restart_and_does_not_hide_a_crash_loop() {
     let backoff = Backoff { first: SECOND * 10, max: SECOND * 60, reset_after: SECOND * 600 };
     let mut bench = Bench::booted(Settings { backoff, ..settings(Strategy::OneForOne) }, &[policy("a")]);

@@ -79,9 +79,10 @@ impl Core {
         job.attempts += 1;
         job.compute = Compute::Running { worker, lease };
         leases.insert(lease);
+        let alone = job.suspicion.company() == Company::Alone;
         let work = work(job, lease);
         self.leases.insert(lease, id.clone());
-        out.push(Effect::Start { worker, work: Box::new(work) });
+        out.push(Effect::Start { worker, work: Box::new(work), alone });
     }
 
     fn seats(&self) -> Vec<Seat> {

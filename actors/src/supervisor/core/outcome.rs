@@ -134,7 +134,8 @@ impl Core {
     /// Counts a restart and prepares it, or gives up. `uptime` is `None` for a restart that failed.
     fn restart_or_escalate(&mut self, at: usize, reason: ExitReason, uptime: Option<Duration>, now: Duration) {
         let again = uptime.is_none();
-        if !self.window.admit(now) {
+        let own = !matches!(reason, ExitReason::Attributed { .. });
+        if own && !self.window.admit(now) {
             self.report(at, reason.clone(), uptime, Action::Escalate);
             let child = self.table[at].policy.id.clone();
             self.drop_or_keep(at);
@@ -146,7 +147,7 @@ impl Core {
         if uptime.is_some_and(|uptime| uptime >= backoff.reset_after) {
             child.failures = 0;
         }
-        child.failures = child.failures.saturating_add(1);
+        child.failures = child.failures.saturating_add(u32::from(own));
         let delay = backoff.delay(child.failures, self.seed, self.restarts_total);
         self.restarts_total += 1;
         self.report(at, reason.clone(), uptime, Action::Restart { after: delay });

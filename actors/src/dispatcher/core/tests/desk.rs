@@ -131,7 +131,7 @@ impl Desk {
                 | Effect::Append { op, .. }
                 | Effect::Bury { op, .. }
                 | Effect::StoreOutcome { op, .. } => self.calls.push((*op, effect.clone())),
-                Effect::Start { worker, work } => {
+                Effect::Start { worker, work, .. } => {
                     self.made = u32::try_from(work.generated.len()).expect("a short text");
                     self.started.push((*worker, work.lease, work.generated.clone()));
                 }

@@ -89,7 +89,7 @@ impl Ward {
                 self.outcomes.insert(job, outcome);
                 self.answer(op, OpResult::OutcomeStored(Ok(())));
             }
-            Effect::Start { worker, work } => {
+            Effect::Start { worker, work, .. } => {
                 let next = u32::try_from(work.generated.len()).expect("a short text");
                 let worker = self.workers.get_mut(&worker).expect("a worker that is ready");
                 worker.insert(work.lease, (work.job.clone(), next));

@@ -208,7 +208,7 @@ impl World {
                 replica.calls.push((op, effect));
                 Ok(())
             }
-            Effect::Start { worker, work } => self.start(number, worker, &work),
+            Effect::Start { worker, work, .. } => self.start(number, worker, &work),
             Effect::Cancel { worker, lease } => {
                 replica.workers.get_mut(&worker).and_then(|leases| leases.remove(&lease));
                 Ok(())
