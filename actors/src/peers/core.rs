@@ -22,6 +22,8 @@ pub struct Settings {
     pub incarnation: Incarnation,
     /// Silence after which a peer is pinged.
     pub ping_after: Duration,
+    /// Without our own beats for this long it is we who are cut off, from a broker that is away or by the network.
+    pub deaf_after: Duration,
     /// Between two pings.
     pub ping_every: Duration,
     /// Refused pings in a row that make a death.
@@ -47,6 +49,8 @@ impl Settings {
             incarnation,
             // Two beats missed, and some slack for a busy machine.
             ping_after: Duration::from_millis(230),
+            // Well below the silence that makes a peer frozen, and above what a busy machine does to a beat.
+            deaf_after: Duration::from_millis(500),
             ping_every: Duration::from_millis(40),
             // One refusal may be a connection that is just being made again.
             refusals_for_death: 2,
@@ -64,6 +68,12 @@ impl Settings {
 
 /// Why a frozen peer counts as gone.
 const SILENT: &str = "it is silent";
+
+/// A namesake that beats for this long lives: what is heard sooner may be a predecessor's last words, late on their way.
+const NAMESAKE_AFTER: Duration = Duration::from_secs(10);
+
+/// Earlier lives of a peer that are remembered, for beats that come late.
+const EARLIER_LIVES_MAX: usize = 8;
 
 /// Longer between two ticks than this, and it was we who were frozen.
 const LOOKED_AWAY: Duration = Duration::from_millis(700);
@@ -129,6 +139,8 @@ struct Peer {
     models: Vec<RunsModel>,
     held: Vec<(JobId, AckSubject)>,
     draining: bool,
+    /// Lives that ended when the next one began: their beats are late.
+    earlier: Vec<Incarnation>,
 }
 
 #[derive(Debug)]
@@ -148,6 +160,10 @@ pub struct Core {
     orphans: BTreeMap<JobId, Orphan>,
     judge_from: Moment,
     ticked_at: Moment,
+    /// When our own beat came back to us: while none does, it is we who are cut off.
+    heard_self_at: Moment,
+    /// Since when another replica is heard to have our name, and when it was last heard.
+    namesake: Option<(Moment, Moment)>,
     namesake_told: bool,
 }
 
@@ -161,6 +177,8 @@ impl Core {
             orphans: BTreeMap::new(),
             judge_from: Moment::default(),
             ticked_at: Moment::default(),
+            heard_self_at: Moment::default(),
+            namesake: None,
             namesake_told: false,
         }
     }
@@ -204,11 +222,32 @@ impl Core {
             self.orphans.remove(&held.job);
         }
         if beat.replica == self.settings.replica {
-            if beat.incarnation != self.settings.incarnation && !self.namesake_told {
-                self.namesake_told = true;
-                out.push(Effect::Namesake(beat.incarnation));
+            if beat.incarnation != self.settings.incarnation {
+                let (since, last) = self.namesake.unwrap_or((now, now));
+                let since = if now - last > LOOKED_AWAY { now } else { since };
+                self.namesake = Some((since, now));
+                if now - since >= NAMESAKE_AFTER && !self.namesake_told {
+                    self.namesake_told = true;
+                    out.push(Effect::Namesake(beat.incarnation));
+                }
+            } else {
+                if now - self.heard_self_at > self.settings.deaf_after {
+                    self.forgive(now);
+                }
+                self.heard_self_at = now;
             }
             return;
+        }
+        let mut earlier = Vec::new();
+        if let Some(known) = self.peers.get(&beat.replica) {
+            if known.earlier.contains(&beat.incarnation) {
+                return;
+            }
+            earlier.clone_from(&known.earlier);
+            if known.incarnation != beat.incarnation {
+                earlier.truncate(EARLIER_LIVES_MAX - 1);
+                earlier.insert(0, known.incarnation.clone());
+            }
         }
         let known = self.peers.get(&beat.replica);
         if known.is_some_and(|peer| peer.incarnation != beat.incarnation) {
@@ -225,6 +264,7 @@ impl Core {
             models: beat.models,
             held: beat.held.into_iter().filter_map(held).collect(),
             draining: beat.draining,
+            earlier,
         };
         self.peers.insert(beat.replica, peer);
     }
@@ -254,6 +294,10 @@ impl Core {
             self.forgive(now);
         }
         self.ticked_at = now;
+        if now - self.heard_self_at > self.settings.deaf_after {
+            // Whoever is silent now, it is we who hear nothing; and what we say would be heard too late.
+            return;
+        }
         if now >= self.judge_from {
             let frozen = |peer: &Peer| now - peer.heard_at >= self.settings.frozen_after;
             let gone: Vec<_> =
@@ -268,8 +312,9 @@ impl Core {
                     out.push(Effect::Ping { replica: replica.clone(), incarnation: peer.incarnation.clone() });
                 }
             }
+            // Not within the grace: whoever took an orphan while we could not hear has had no time to say so.
+            self.give_back(now, out);
         }
-        self.give_back(now, out);
     }
 
     /// Naks what is due of what the dead left.
@@ -345,6 +390,13 @@ mod tests {
         })
     }
 
+    /// Our own beat comes back to us, and we look.
+    fn tick(core: &mut Core, ms: u64) -> Vec<Effect> {
+        let Settings { replica, incarnation, .. } = core.settings.clone();
+        core.handle(beat(replica.as_str(), incarnation.as_str(), &[]), at(ms));
+        core.handle(Event::Tick, at(ms))
+    }
+
     fn refused(replica: &str, incarnation: &str) -> Event {
         Event::Pinged { replica: name(replica), incarnation: life(incarnation), connected: false }
     }
@@ -363,10 +415,10 @@ mod tests {
     fn a_peer_that_died_is_pinged_and_its_jobs_are_given_back_after_two_refusals() {
         let mut core = core("a");
         core.handle(beat("b", "1", &["j1", "job2"]), at(0));
-        assert!(core.handle(Event::Tick, at(200)).is_empty());
-        assert!(matches!(core.handle(Event::Tick, at(240))[..], [Effect::Ping { .. }]));
+        assert!(tick(&mut core, 200).is_empty());
+        assert!(matches!(tick(&mut core, 240)[..], [Effect::Ping { .. }]));
         assert!(core.handle(refused("b", "1"), at(241)).is_empty());
-        assert!(matches!(core.handle(Event::Tick, at(290))[..], [Effect::Ping { .. }]));
+        assert!(matches!(tick(&mut core, 290)[..], [Effect::Ping { .. }]));
         assert_eq!(naks(&core.handle(refused("b", "1"), at(291))), ["j1", "job2"]);
         assert_eq!(core.replicas().count(), 0);
     }
@@ -377,7 +429,7 @@ mod tests {
         core.handle(beat("b", "1", &["j1"]), at(0));
         let pause = |core: &mut Core, ms: std::ops::Range<u64>| {
             for ms in ms.step_by(50) {
-                assert_eq!(naks(&core.handle(Event::Tick, at(ms))), [""; 0]);
+                assert_eq!(naks(&tick(core, ms)), [""; 0]);
                 let still = Event::Pinged { replica: name("b"), incarnation: life("1"), connected: true };
                 assert!(core.handle(still, at(ms)).is_empty());
             }
@@ -385,7 +437,7 @@ mod tests {
         pause(&mut core, 0..1000);
         core.handle(beat("b", "1", &["j1"]), at(1000));
         pause(&mut core, 1000..2500);
-        assert_eq!(naks(&core.handle(Event::Tick, at(2500))), ["j1"], "a second and a half is no pause");
+        assert_eq!(naks(&tick(&mut core, 2500)), ["j1"], "a second and a half is no pause");
     }
 
     #[test]
@@ -393,7 +445,7 @@ mod tests {
         let mut core = core("a");
         core.handle(beat("b", "1", &["j1"]), at(0));
         let given_back = |core: &mut Core, ms: std::ops::Range<u64>| {
-            ms.step_by(50).filter(|ms| !naks(&core.handle(Event::Tick, at(*ms))).is_empty()).collect::<Vec<_>>()
+            ms.step_by(50).filter(|ms| !naks(&tick(core, *ms)).is_empty()).collect::<Vec<_>>()
         };
         assert_eq!(given_back(&mut core, 0..2000), [1500, 1900]);
         core.handle(beat("c", "1", &["j1"]), at(2000));
@@ -404,8 +456,8 @@ mod tests {
     fn a_replica_that_was_frozen_itself_gives_nobodys_jobs_away() {
         let mut core = core("a");
         core.handle(beat("b", "1", &["j1"]), at(0));
-        core.handle(Event::Tick, at(50));
-        assert!(core.handle(Event::Tick, at(60_000)).is_empty());
+        tick(&mut core, 50);
+        assert!(tick(&mut core, 60_000).is_empty());
         assert!(core.handle(refused("b", "1"), at(60_001)).is_empty());
     }
 
@@ -424,7 +476,7 @@ mod tests {
         core.handle(beat("c", "1", &["j1", "job2"]), at(0));
         assert_eq!(naks(&core.handle(beat("c", "2", &[]), at(10))), [""; 0], "it is a's turn");
         core.handle(beat("a", "1", &["j1"]), at(100));
-        assert_eq!(naks(&core.handle(Event::Tick, at(170))), ["job2"], "a took j1 and not the other");
+        assert_eq!(naks(&tick(&mut core, 170)), ["job2"], "a took j1 and not the other");
     }
 
     #[test]
@@ -432,9 +484,42 @@ mod tests {
         let mut core = core("a");
         core.handle(beat("b", "1", &["j1"]), at(0));
         core.handle(Event::ConnectionRestored, at(3000));
-        assert!(core.handle(Event::Tick, at(3100)).is_empty());
+        assert!(tick(&mut core, 3100).is_empty());
         assert!(core.handle(refused("b", "1"), at(3200)).is_empty());
         core.handle(beat("b", "1", &["j1"]), at(3300));
-        assert!(core.handle(Event::Tick, at(3400)).is_empty());
+        assert!(tick(&mut core, 3400).is_empty());
+    }
+
+    #[test]
+    fn a_replica_that_does_not_hear_itself_gives_nobodys_jobs_away() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(0));
+        tick(&mut core, 50);
+        for ms in (100..60_000).step_by(50) {
+            let effects = core.handle(Event::Tick, at(ms));
+            assert!(effects.iter().all(|effect| matches!(effect, Effect::Ping { .. })), "the broker is away");
+        }
+        assert!(tick(&mut core, 60_050).is_empty(), "the others are only just coming back");
+        let naks: Vec<_> =
+            (60_100..64_000).step_by(50).filter(|ms| !naks(&tick(&mut core, *ms)).is_empty()).take(1).collect();
+        assert_eq!(naks, [62_050], "b did not come back within the grace");
+    }
+
+    #[test]
+    fn the_last_beats_of_an_earlier_life_do_not_bury_the_next_one() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(0));
+        assert_eq!(naks(&core.handle(beat("b", "2", &["job2"]), at(50))), ["j1"]);
+        assert!(core.handle(beat("b", "1", &["j1"]), at(60)).is_empty());
+        assert_eq!(naks(&core.handle(beat("b", "3", &[]), at(70))), ["job2"]);
+    }
+
+    #[test]
+    fn a_namesake_is_told_once_it_has_lived_for_long_and_a_predecessors_last_words_are_none() {
+        let mut core = core("a");
+        let told = |core: &mut Core, ms: u64| !core.handle(beat("a", "before", &[]), at(ms)).is_empty();
+        assert!(!told(&mut core, 0) && !told(&mut core, 100) && !told(&mut core, 15_000));
+        let told: Vec<_> = (15_100..40_000).step_by(100).filter(|ms| told(&mut core, *ms)).collect();
+        assert_eq!(told, [25_000], "once is enough");
     }
 }
