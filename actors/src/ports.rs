@@ -17,11 +17,11 @@ use futures_util::future::BoxFuture;
 
 pub use broker::{Admitted, Broker, BrokerProcess, ConnectionEvent, IntakeFault, JobIntake, Requests, StartedBroker};
 pub use dead_letter::DeadLetters;
-pub use inbox::Inboxes;
+pub use inbox::{Inboxes, Offered};
 pub use outcome::OutcomeStore;
 pub use peer::PeerBus;
 pub use queue::{AckSubject, Delivery, JobQueue, JobSpec, Pulled};
-pub use token_log::{FenceRecord, LogRecord, LogTarget, Record, Sequence, TokenLog};
+pub use token_log::{Connection, Fence, FenceRecord, LogRecord, LogTarget, Record, Sequence, TokenLog};
 pub use worker_process::{Exit, ProcessEvent, ProcessHandle, StartedProcess, WorkerProcess};
 
 /// A port's answer, to be awaited anywhere.

@@ -43,6 +43,9 @@ pub struct Settings {
     pub progress_every: Duration,
 }
 
+/// Jobs on offer to clients that do not listen, beyond which they take the room of others.
+const OFFERED_MAX: usize = 256;
+
 /// The attempt table.
 #[derive(Debug)]
 pub struct Core {
@@ -205,12 +208,19 @@ impl Core {
         }
     }
 
-    fn settle(&mut self, id: &JobId, deliver: Option<Outcome>, out: &mut Vec<Effect>) {
+    /// Offers the outcome, which is stored, to the client directly: nobody tells whether it could hear when the final
+    /// record was republished. Until it did, the queue keeps the job, so that a successor would go on offering.
+    fn offer(&mut self, id: &JobId, outcome: Outcome, out: &mut Vec<Effect>) {
         self.stop_computing(id, out);
+        let op = self.op(id);
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.log = LogState::Offering { op };
+        job.compute = Compute::Complete(outcome.clone());
+        out.push(Effect::Deliver { op, inbox: job.spec.inbox.clone(), outcome });
+    }
+
+    fn settle(&mut self, id: &JobId, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get(id) else { return };
-        if let Some(outcome) = deliver {
-            out.push(Effect::Deliver { inbox: job.spec.inbox.clone(), outcome });
-        }
         out.push(Effect::Ack(job.delivery.clone()));
         out.push(Effect::Purge(job.target()));
         out.push(Effect::Release(id.clone()));
@@ -236,7 +246,9 @@ impl Core {
     }
 
     fn update_demand(&mut self, out: &mut Vec<Effect>) {
-        let wanted = if self.draining { 0 } else { self.capacity().saturating_sub(self.jobs.len()) };
+        // A job that is only offered to its client needs no worker.
+        let offered = self.jobs.values().filter(|job| job.is_offered()).count().min(OFFERED_MAX);
+        let wanted = if self.draining { 0 } else { self.capacity().saturating_sub(self.jobs.len() - offered) };
         if wanted != self.demand {
             self.demand = wanted;
             out.push(Effect::Demand(wanted));

@@ -5,7 +5,7 @@ use halm_protocol::worker::{Lease, Work};
 use halm_protocol::{Claim, DeadLetter, JobId, Outcome};
 
 use super::WorkerId;
-use crate::ports::{AckSubject, Delivery, LogTarget, Record, Sequence};
+use crate::ports::{AckSubject, Delivery, Fence, LogTarget, Record, Sequence};
 
 /// One port call. Its result counts only while its job still waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,7 +53,7 @@ pub enum Effect {
         /// Where to.
         target: LogTarget,
         /// Our fencing token.
-        fence: Sequence,
+        fence: Fence,
         /// What.
         record: Record,
     },
@@ -83,6 +83,8 @@ pub enum Effect {
     Purge(LogTarget),
     /// Send the final record directly, until somebody listens or the time is up.
     Deliver {
+        /// Answer to.
+        op: Op,
         /// Where to.
         inbox: Inbox,
         /// What.

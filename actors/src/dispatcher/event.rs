@@ -5,7 +5,7 @@ use halm_protocol::{ErrorCode, FinishReason, Outcome};
 
 use super::{Op, WorkerId};
 use crate::moment::Moment;
-use crate::ports::{Delivery, FenceRecord, JobSpec, LogRecord, ReadFault, Sequence, WriteFault};
+use crate::ports::{Delivery, Fence, FenceRecord, JobSpec, LogRecord, ReadFault, WriteFault};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +85,7 @@ pub enum OpResult {
     /// Of reading the fence.
     FenceRead(Result<Option<FenceRecord>, ReadFault>),
     /// Of writing a claim.
-    FenceWritten(Result<Sequence, WriteFault>),
+    FenceWritten(Result<Fence, WriteFault>),
     /// Of looking for an outcome.
     OutcomeRead(Result<Option<Outcome>, ReadFault>),
     /// Of reading the log.
@@ -96,4 +96,6 @@ pub enum OpResult {
     Buried(Result<(), WriteFault>),
     /// Of storing an outcome.
     OutcomeStored(Result<(), WriteFault>),
+    /// Of offering the final record: somebody listened, or the time is up.
+    Offered,
 }

@@ -6,7 +6,7 @@ use halm_protocol::{Chunk, DeadLetter, Incarnation, Nonce, Outcome, Refusal, Rep
 use super::suspicion::Suspicion;
 use super::{Op, WorkerId};
 use crate::moment::Moment;
-use crate::ports::{Delivery, FenceRecord, JobSpec, LogRecord, LogTarget, Record, Sequence};
+use crate::ports::{Delivery, Fence, FenceRecord, JobSpec, LogRecord, LogTarget, Record, Sequence};
 
 /// Most tokens in one record: what a slow broker lets pile up goes out in a few records, each far below a payload's
 /// limit.
@@ -27,11 +27,12 @@ pub(super) enum Mode {
 pub(super) enum LogState {
     ReadingFence { op: Op },
     WritingFence { op: Op },
-    ReadingOutcome { op: Op, fence: Sequence },
-    ReadingLog { op: Op, fence: Sequence },
-    Open { fence: Sequence, in_flight: Option<InFlight> },
+    ReadingOutcome { op: Op, fence: Fence },
+    ReadingLog { op: Op, fence: Fence },
+    Open { fence: Fence, in_flight: Option<InFlight> },
     Burying { op: Op },
     Storing { op: Op },
+    Offering { op: Op },
     Waiting { until: Moment },
 }
 
@@ -89,8 +90,8 @@ pub(super) struct Job {
     pub(super) compute: Compute,
     pub(super) mode: Mode,
     pub(super) written: Option<Written>,
-    /// Our last fencing token.
-    pub(super) fence: Option<Sequence>,
+    /// Where our last claim is stored.
+    pub(super) claimed_at: Option<Sequence>,
     /// Every token of the answer so far, those of earlier holders included.
     pub(super) made: Vec<Made>,
     /// How many of `made` are in the log. Invariant: `appended <= made.len()`.
@@ -106,8 +107,6 @@ pub(super) struct Job {
     /// Attempts that failed without a death, here.
     pub(super) failures: u32,
     pub(super) resumed_at: Vec<u32>,
-    /// A record may have been republished while the client could not hear it.
-    pub(super) doubt: bool,
     /// Faults in a row; sets the wait before the next try.
     pub(super) faults: u32,
     pub(super) progress_at: Moment,
@@ -135,7 +134,7 @@ impl Job {
             compute: Compute::Unread,
             mode: Mode::TakeOver,
             written: None,
-            fence: None,
+            claimed_at: None,
             made: Vec::new(),
             appended: 0,
             tail: String::new(),
@@ -145,7 +144,6 @@ impl Job {
             told: Suspicion::default(),
             failures: 0,
             resumed_at: Vec::new(),
-            doubt: false,
             faults: 0,
             progress_at,
         }
@@ -172,7 +170,8 @@ impl Job {
     /// counts from one, under the same incarnation.
     pub(super) fn wrote(&self, record: &FenceRecord, incarnation: &Incarnation) -> bool {
         self.written.is_some_and(|written| {
-            record.claim.nonce == Nonce::new(incarnation, written.number) && Some(record.sequence) > written.expected
+            record.claim.nonce == Nonce::new(incarnation, written.number)
+                && Some(record.fence.sequence) > written.expected
         })
     }
 
@@ -197,6 +196,11 @@ impl Job {
             at_ms: 0,
             crash_reports: Vec::new(),
         }
+    }
+
+    /// Whether only its client may still have to be told.
+    pub(super) fn is_offered(&self) -> bool {
+        matches!(self.log, LogState::Offering { .. })
     }
 
     pub(super) fn phase(&self) -> &'static str {

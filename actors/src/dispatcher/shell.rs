@@ -18,7 +18,7 @@ use crate::crash_report::{CrashHistory, CrashReport, in_ms};
 use crate::mailbox::Mailbox;
 use crate::moment::{Clock, Moment};
 use crate::peers::PeersMsg;
-use crate::ports::{DeadLetters, Delivery, Inboxes, JobQueue, JobSpec, OutcomeStore, TokenLog, WriteFault};
+use crate::ports::{DeadLetters, Delivery, Inboxes, JobQueue, JobSpec, Offered, OutcomeStore, TokenLog, WriteFault};
 use crate::tasks::{Tasks, TooManyTasks};
 use crate::worker::WorkerMsg;
 
@@ -33,7 +33,7 @@ const REPORTED_WITHIN: Duration = Duration::from_secs(1);
 /// Between two looks for it.
 const REPORTED_EVERY: Duration = Duration::from_millis(10);
 
-/// Port calls and timers under way: a few for each job, and the final records on offer.
+/// Port calls and timers under way: a few for each job, those on offer included.
 const TASKS_MAX: usize = 4096;
 
 /// What the dispatcher calls.
@@ -244,11 +244,12 @@ impl DispatcherState {
                     tracing::debug!(job = %target.job, %fault, "settled job's log was not purged");
                 }
             })?,
-            Effect::Deliver { inbox, outcome } => {
-                if let Err(error) = self.tasks.spawn(deliver(ports.inboxes, inbox, outcome)) {
-                    // Absent clients must not take the present ones along; the outcome is stored.
-                    tracing::warn!(%error, "final record is not offered again");
-                }
+            Effect::Deliver { op, inbox, outcome } => {
+                let call = deliver(ports.inboxes, inbox, outcome);
+                self.call(myself, op, async {
+                    call.await;
+                    OpResult::Offered
+                })?;
             }
             Effect::Hold { job, ack } => {
                 self.tell_peers(PeersMsg::Hold { pool: self.start.settings.model.clone(), job, ack });
@@ -300,8 +301,16 @@ impl DispatcherState {
 }
 
 async fn deliver(inboxes: Arc<dyn Inboxes>, inbox: Inbox, outcome: Outcome) {
-    let until = tokio::time::Instant::now() + DELIVER_FOR;
-    while !inboxes.deliver(&inbox, &outcome).await && tokio::time::Instant::now() < until {
+    let until = || tokio::time::Instant::now() + DELIVER_FOR;
+    let mut gone_at = until();
+    loop {
+        match inboxes.offer(&inbox, &outcome).await {
+            Offered::Heard => return,
+            Offered::Unheard if tokio::time::Instant::now() >= gone_at => return,
+            Offered::Unheard => {}
+            // Nothing is known of the client, so its time begins anew.
+            Offered::Unknown => gone_at = until(),
+        }
         tokio::time::sleep(DELIVER_EVERY).await;
     }
 }

@@ -10,6 +10,17 @@ pub trait Inboxes: Send + Sync + 'static {
     /// Sends without asking whether anybody listens.
     fn send(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<()>;
 
-    /// Sends, and tells whether the inbox had a listener when the record arrived. `false` also when that is not known.
-    fn deliver(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<bool>;
+    /// Sends, and tells whether the inbox had a listener when the broker handled the record.
+    fn offer(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<Offered>;
+}
+
+/// What became of a record that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// Somebody listened.
+    Heard,
+    /// Nobody did.
+    Unheard,
+    /// The broker did not say.
+    Unknown,
 }

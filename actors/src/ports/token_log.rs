@@ -5,15 +5,29 @@ use halm_protocol::{Chunk, Claim, JobId, Outcome};
 
 use super::{PortFuture, ReadFault, WriteFault};
 
-/// A sequence of the log's stream. That of a stored claim is the fencing token.
+/// A sequence of the log's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
+
+/// One connection to the broker, told from those before and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection(pub u64);
+
+/// A fencing token: where a claim is stored, and the connection that said so. It is void over any other: a server that
+/// was killed may have lost the claim, and given its sequence to another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// Where the claim is stored.
+    pub sequence: Sequence,
+    /// Over which connection that was said.
+    pub over: Connection,
+}
 
 /// The last claim on a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FenceRecord {
-    /// Where it is stored.
-    pub sequence: Sequence,
+    /// Where it is stored, and who said so.
+    pub fence: Fence,
     /// Whose it is.
     pub claim: Claim,
 }
@@ -65,13 +79,14 @@ pub trait TokenLog: Send + Sync + 'static {
         job: &JobId,
         expected: Option<Sequence>,
         claim: &Claim,
-    ) -> PortFuture<Result<Sequence, WriteFault>>;
+    ) -> PortFuture<Result<Fence, WriteFault>>;
 
     /// All records of a job in order, complete up to the last that the stream's leader has.
     fn read(&self, target: &LogTarget) -> PortFuture<Result<Vec<LogRecord>, ReadFault>>;
 
-    /// Appends a record if the last claim on the job is the one at `fence`.
-    fn append(&self, target: &LogTarget, fence: Sequence, record: &Record) -> PortFuture<Result<(), WriteFault>>;
+    /// Appends a record if the last claim on the job is the one at `fence`. Over another connection than that of the
+    /// fence nothing is sent, and the outcome is unknown.
+    fn append(&self, target: &LogTarget, fence: Fence, record: &Record) -> PortFuture<Result<(), WriteFault>>;
 
     /// Removes a settled job's fence and records.
     fn purge(&self, target: &LogTarget) -> PortFuture<Result<(), ReadFault>>;

@@ -32,6 +32,8 @@ pub const DEAD_ALL: &str = "halm.v1.dead.*";
 pub const BEAT_ALL: &str = "halm.v1.beat.*";
 /// Asks every replica for its status.
 pub const STATUS: &str = "halm.v1.status";
+/// Where nobody ever listens: a request to it is refused when the broker has handled all that was sent before.
+pub const NOBODY: &str = "halm.v1.nobody";
 
 /// Where a request for `model` goes.
 #[must_use]

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use async_nats::client::RequestErrorKind;
-use async_nats::{HeaderMap, Request};
-use halm_actors::ports::{Inboxes, PortFuture};
-use halm_protocol::subject::Inbox;
+use async_nats::client::{RequestError, RequestErrorKind};
+use async_nats::{HeaderMap, Message, Request};
+use halm_actors::ports::{Inboxes, Offered, PortFuture};
+use halm_protocol::subject::{self, Inbox};
 use halm_protocol::{Outcome, header};
 
 use super::link::Link;
 
-/// A listening inbox answers nothing; one without a listener is answered by the server at once. Silence for this long
-/// is a listener.
-const SILENCE_IS_CONSENT: Duration = Duration::from_millis(250);
+/// A server that does not refuse a request to nobody within this time does not answer at all.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Client inboxes over NATS.
 #[derive(Clone)]
@@ -40,18 +39,32 @@ impl Inboxes for NatsInboxes {
         })
     }
 
-    fn deliver(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<bool> {
+    fn offer(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<Offered> {
         let (link, inbox) = (self.link.clone(), inbox.as_str().to_owned());
         let (headers, payload) = (error_headers(outcome), outcome.to_bytes());
         Box::pin(async move {
-            let (Ok(client), Some(before)) = (link.client(), link.generation_if_up()) else { return false };
-            let request = Request::new().headers(headers).payload(payload.into()).timeout(Some(SILENCE_IS_CONSENT));
-            let heard = match client.send_request(inbox, request).await {
-                Ok(_) => true,
-                Err(error) => error.kind() == RequestErrorKind::TimedOut,
+            let (Ok(client), Some(before)) = (link.client(), link.generation_if_up()) else { return Offered::Unknown };
+            let request = |headers: HeaderMap, payload: Vec<u8>| {
+                Request::new().headers(headers).payload(payload.into()).timeout(Some(REFUSED_WITHIN))
             };
-            // A record that waited for a lost connection was silent too.
-            heard && link.generation_if_up() == Some(before)
+            let record = client.send_request(inbox, request(headers, payload));
+            // A listener says nothing, and a server refuses a request to nobody at once. What it refuses after the
+            // record it handled after the record.
+            let nobody = client.send_request(subject::NOBODY.to_owned(), request(HeaderMap::new(), Vec::new()));
+            let refused = |answer: &Result<Message, RequestError>| {
+                answer.as_ref().is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
+            };
+            let offered = tokio::select! {
+                biased;
+                answer = record => match answer {
+                    Ok(_) => Offered::Heard,
+                    answer if refused(&answer) => Offered::Unheard,
+                    Err(_) => Offered::Unknown,
+                },
+                answer = nobody => if refused(&answer) { Offered::Heard } else { Offered::Unknown },
+            };
+            // A record that waited for the next connection was refused over none.
+            if link.generation_if_up() == Some(before) { offered } else { Offered::Unknown }
         })
     }
 }

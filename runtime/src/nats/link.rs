@@ -183,6 +183,12 @@ impl Link {
         self.0.generation.subscribe()
     }
 
+    /// Which connection this is, up or not.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        *self.0.generation.borrow()
+    }
+
     /// Which connection this is, if there is one in this moment.
     #[must_use]
     pub fn generation_if_up(&self) -> Option<u64> {

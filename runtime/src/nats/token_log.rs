@@ -2,7 +2,7 @@
 
 use async_nats::{Client, HeaderMap};
 use halm_actors::ports::{
-    FenceRecord, LogRecord, LogTarget, PortFuture, ReadFault, Record, Sequence, TokenLog, WriteFault,
+    Connection, Fence, FenceRecord, LogRecord, LogTarget, PortFuture, ReadFault, Record, Sequence, TokenLog, WriteFault,
 };
 use halm_protocol::{Chunk, Claim, JobId, Outcome, Refusal, Reply, header, stream, subject};
 
@@ -31,10 +31,12 @@ impl TokenLog for NatsTokenLog {
     fn read_fence(&self, job: &JobId) -> PortFuture<Result<Option<FenceRecord>, ReadFault>> {
         let (link, subject) = (self.link.clone(), subject::fence(job));
         Box::pin(async move {
+            // Before asking: if the connection changes meanwhile, the fence is one of a connection that is no more.
+            let over = Connection(link.connection());
             let client = link.client().map_err(ReadFault)?;
             let Some(last) = wire::last(&client, stream::LOG, &subject).await? else { return Ok(None) };
             let claim = Claim::from_bytes(&last.payload).map_err(|error| ReadFault(error.to_string()))?;
-            Ok(Some(FenceRecord { sequence: Sequence(last.sequence), claim }))
+            Ok(Some(FenceRecord { fence: Fence { sequence: Sequence(last.sequence), over }, claim }))
         })
     }
 
@@ -43,16 +45,17 @@ impl TokenLog for NatsTokenLog {
         job: &JobId,
         expected: Option<Sequence>,
         claim: &Claim,
-    ) -> PortFuture<Result<Sequence, WriteFault>> {
+    ) -> PortFuture<Result<Fence, WriteFault>> {
         let (link, subject, payload) = (self.link.clone(), subject::fence(job), claim.to_bytes());
         Box::pin(async move {
+            let over = Connection(link.connection());
             let client = link.client().map_err(WriteFault::Refused)?;
             let mut headers = HeaderMap::new();
             headers.insert(header::TTL, FORGOTTEN_AFTER);
             let expected = expected.map_or(0, |sequence| sequence.0);
             headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
             let stored = wire::publish(&client, subject, headers, payload).await?;
-            Ok(Sequence(stored.sequence))
+            Ok(Fence { sequence: Sequence(stored.sequence), over })
         })
     }
 
@@ -70,7 +73,7 @@ impl TokenLog for NatsTokenLog {
         })
     }
 
-    fn append(&self, target: &LogTarget, fence: Sequence, record: &Record) -> PortFuture<Result<(), WriteFault>> {
+    fn append(&self, target: &LogTarget, fence: Fence, record: &Record) -> PortFuture<Result<(), WriteFault>> {
         let for_client = target.streamed || matches!(record, Record::Final(_));
         let subject = if for_client { subject::tokens(&target.job, &target.inbox) } else { subject::log(&target.job) };
         let (mut headers, payload) = match record {
@@ -88,14 +91,14 @@ impl TokenLog for NatsTokenLog {
             }
         };
         headers.insert(header::TTL, FORGOTTEN_AFTER);
-        headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, fence.0.to_string());
+        headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE, fence.sequence.0.to_string());
         headers.insert(header::EXPECTED_LAST_SUBJECT_SEQUENCE_SUBJECT, subject::fence(&target.job));
         let link = self.link.clone();
         Box::pin(async move {
             let client = link.client().map_err(WriteFault::Refused)?;
-            if link.generation_if_up().is_none() {
-                // It would wait, and go out over the next connection, under a fence of this one.
-                return Err(WriteFault::Unknown("the connection is lost".to_owned()));
+            if link.generation_if_up() != Some(fence.over.0) {
+                // It would go out over another connection than that of its fence.
+                return Err(WriteFault::Unknown("the connection changed".to_owned()));
             }
             wire::publish(&client, subject, headers, payload).await?;
             Ok(())

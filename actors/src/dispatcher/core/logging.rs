@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use halm_protocol::{Claim, ErrorCode, JobId, Nonce, Outcome, Refusal};
 
-use super::super::job::{Compute, InFlight, InFlightKind, Job, LogState, Merged, Mode, Written};
+use super::super::job::{Compute, InFlight, InFlightKind, LogState, Merged, Mode, Written};
 use super::super::suspicion::Suspicion;
 use super::super::{Effect, Op, OpResult};
 use super::Core;
 use crate::moment::Moment;
-use crate::ports::{FenceRecord, LogRecord, Sequence, WriteFault};
+use crate::ports::{Fence, FenceRecord, LogRecord, WriteFault};
 
 /// First wait after a fault of the broker; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -63,6 +63,7 @@ impl Core {
             OpResult::Appended(result) => self.appended(&id, result, now, out),
             OpResult::Buried(result) => self.buried(&id, result, now, out),
             OpResult::OutcomeStored(result) => self.outcome_stored(&id, result, now, out),
+            OpResult::Offered => self.settle(&id, out),
         }
     }
 
@@ -70,13 +71,13 @@ impl Core {
         let Some(job) = self.jobs.get_mut(id) else { return };
         if let Some(record) = &record {
             if job.wrote(record, &self.settings.incarnation) {
-                self.fenced(id, record.sequence, out);
+                self.fenced(id, record.fence, out);
                 return;
             }
             let ours = record.claim.incarnation == self.settings.incarnation;
             match job.mode {
                 // An older claim than ours is no later holder: the stream lost its tail, ours with it.
-                Mode::Renew if !ours && Some(record.sequence) > job.fence => {
+                Mode::Renew if !ours && Some(record.fence.sequence) > job.claimed_at => {
                     self.lose(id, out);
                     return;
                 }
@@ -89,7 +90,7 @@ impl Core {
         }
         let (number, op) = (self.number(), self.op(id));
         let Some(job) = self.jobs.get_mut(id) else { return };
-        let expected = record.map(|record| record.sequence);
+        let expected = record.map(|record| record.fence.sequence);
         job.written = Some(Written { number, expected });
         job.told = job.suspicion;
         let upcoming = u32::from(matches!(job.compute, Compute::Unread | Compute::Queued));
@@ -110,7 +111,7 @@ impl Core {
     pub(super) fn fence_written(
         &mut self,
         id: &JobId,
-        result: Result<Sequence, WriteFault>,
+        result: Result<Fence, WriteFault>,
         now: Moment,
         out: &mut Vec<Effect>,
     ) {
@@ -123,11 +124,11 @@ impl Core {
         }
     }
 
-    pub(super) fn fenced(&mut self, id: &JobId, fence: Sequence, out: &mut Vec<Effect>) {
+    pub(super) fn fenced(&mut self, id: &JobId, fence: Fence, out: &mut Vec<Effect>) {
         let op = self.op(id);
         let Some(job) = self.jobs.get_mut(id) else { return };
         job.written = None;
-        job.fence = Some(fence);
+        job.claimed_at = Some(fence.sequence);
         job.mode = Mode::Renew;
         job.log = LogState::ReadingOutcome { op, fence };
         out.push(Effect::ReadOutcome { op, job: id.clone() });
@@ -136,7 +137,7 @@ impl Core {
     pub(super) fn outcome_read(&mut self, id: &JobId, outcome: Option<Outcome>, out: &mut Vec<Effect>) {
         if let Some(outcome) = outcome {
             // Settled before, by us or by another; only the acknowledgement was missing.
-            self.settle(id, Some(outcome), out);
+            self.offer(id, outcome, out);
             return;
         }
         let op = self.op(id);
@@ -211,11 +212,7 @@ impl Core {
                 }
                 self.append_next(id, out);
             }
-            Err(WriteFault::Superseded) => self.renew_soon(id, now, out),
-            Err(WriteFault::Unknown(_)) => {
-                job.doubt = true;
-                self.renew_soon(id, now, out);
-            }
+            Err(WriteFault::Superseded | WriteFault::Unknown(_)) => self.renew_soon(id, now, out),
             Err(WriteFault::Refused(_)) => self.renew_later(id, now),
         }
     }
@@ -260,32 +257,20 @@ impl Core {
         let Some(job) = self.jobs.get_mut(id) else { return };
         match result {
             Ok(()) => {
-                let again = job.doubt || job.resumed_elsewhere();
-                let outcome = if let Compute::Complete(outcome) = &job.compute { Some(outcome.clone()) } else { None };
-                self.settle(id, outcome.filter(|_| again), out);
+                let Compute::Complete(outcome) = job.compute.clone() else { return };
+                self.offer(id, outcome, out);
             }
             // It has an outcome: read which, deliver that one, and acknowledge.
             Err(WriteFault::Superseded) => self.renew_soon(id, now, out),
-            Err(WriteFault::Unknown(_) | WriteFault::Refused(_)) => {
-                job.doubt = true;
-                self.renew_later(id, now);
-            }
+            Err(WriteFault::Unknown(_) | WriteFault::Refused(_)) => self.renew_later(id, now),
         }
     }
 
     pub(super) fn connection_restored(&mut self, out: &mut Vec<Effect>) {
-        for id in self.jobs.keys().cloned().collect::<Vec<_>>() {
-            if let Some(job) = self.jobs.get_mut(&id) {
-                job.doubt = true;
-            }
+        // What is only offered has its outcome, and no more to do with its log.
+        let open = self.jobs.iter().filter(|(_, job)| !job.is_offered());
+        for id in open.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.renew(&id, out);
         }
-    }
-}
-
-impl Job {
-    /// Another replica wrote part of this answer: the client may have missed a record when that one died.
-    pub(super) fn resumed_elsewhere(&self) -> bool {
-        self.delivery.deliveries > 1
     }
 }

@@ -13,7 +13,9 @@ use halm_protocol::{
 use super::super::{Core, Settings};
 use crate::dispatcher::{Effect, Event, Op, OpResult, WorkerId};
 use crate::moment::Moment;
-use crate::ports::{AckSubject, Delivery, FenceRecord, JobSpec, LogRecord, ReadFault, Record, Sequence, WriteFault};
+use crate::ports::{
+    AckSubject, Connection, Delivery, Fence, FenceRecord, JobSpec, LogRecord, ReadFault, Record, Sequence, WriteFault,
+};
 
 pub(super) const UNKNOWN: &str = "no answer came";
 
@@ -67,7 +69,12 @@ pub(super) fn fence(sequence: u64, replica: &str, attempts: u32, deaths: u32) ->
     let Settings { replica, incarnation, .. } = settings(replica);
     let nonce = Nonce::new(&incarnation, 1_000_000 + sequence);
     let claim = Claim { replica, incarnation, nonce, attempts, deaths, strikes: deaths, trial_until: None };
-    FenceRecord { sequence: Sequence(sequence), claim }
+    FenceRecord { fence: told(Sequence(sequence)), claim }
+}
+
+/// A fence at a sequence, over the one connection of these tests.
+pub(super) fn told(sequence: Sequence) -> Fence {
+    Fence { sequence, over: Connection(1) }
 }
 
 pub(super) fn chunk(offset: u32, tokens: &[u32], attempt: u32) -> LogRecord {
@@ -130,7 +137,8 @@ impl Desk {
                 | Effect::ReadLog { op, .. }
                 | Effect::Append { op, .. }
                 | Effect::Bury { op, .. }
-                | Effect::StoreOutcome { op, .. } => self.calls.push((*op, effect.clone())),
+                | Effect::StoreOutcome { op, .. }
+                | Effect::Deliver { op, .. } => self.calls.push((*op, effect.clone())),
                 Effect::Start { worker, work, .. } => {
                     self.made = u32::try_from(work.generated.len()).expect("a short text");
                     self.started.push((*worker, work.lease, work.generated.clone()));
@@ -139,7 +147,6 @@ impl Desk {
                 | Effect::Progress(_)
                 | Effect::Nak(_)
                 | Effect::Purge(_)
-                | Effect::Deliver { .. }
                 | Effect::Hold { .. }
                 | Effect::Release(_)
                 | Effect::Cancel { .. }
@@ -175,7 +182,7 @@ impl Desk {
     pub(super) fn fence_written(&mut self) -> Vec<Effect> {
         assert!(matches!(self.call(), Effect::WriteFence { .. }), "{:?}", self.call());
         self.sequence += 10;
-        self.answer(OpResult::FenceWritten(Ok(Sequence(self.sequence))))
+        self.answer(OpResult::FenceWritten(Ok(told(Sequence(self.sequence)))))
     }
 
     pub(super) fn outcome_read(&mut self, outcome: Option<Outcome>) -> Vec<Effect> {
@@ -210,6 +217,11 @@ impl Desk {
     pub(super) fn stored(&mut self, result: Result<(), WriteFault>) -> Vec<Effect> {
         assert!(matches!(self.call(), Effect::StoreOutcome { .. }), "{:?}", self.call());
         self.answer(OpResult::OutcomeStored(result))
+    }
+
+    pub(super) fn offered(&mut self) -> Vec<Effect> {
+        assert!(matches!(self.call(), Effect::Deliver { .. }), "{:?}", self.call());
+        self.answer(OpResult::Offered)
     }
 
     pub(super) fn read_fault(&mut self) -> Vec<Effect> {

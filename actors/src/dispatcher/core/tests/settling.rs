@@ -2,7 +2,7 @@
 
 use halm_protocol::{ErrorCode, Outcome, Refusal};
 
-use super::desk::{Desk, chunk, chunks, delivery, end, has, refusal, spec, unknown};
+use super::desk::{Desk, chunk, chunks, delivery, end, has, refusal, unknown};
 use crate::dispatcher::{Effect, Event};
 use crate::ports::{LogRecord, Record, Sequence, WriteFault};
 
@@ -19,29 +19,22 @@ fn a_job_is_settled_in_order_and_each_step_waits_for_the_one_before() {
     let effects = desk.appended(Ok(()));
     assert!(has!(effects, Effect::StoreOutcome { .. }) && !has!(effects, Effect::Ack(_)));
     let effects = desk.stored(Ok(()));
+    assert!(has!(effects, Effect::Deliver { .. }) && !has!(effects, Effect::Ack(_)), "the client may have been away");
+    let effects = desk.offered();
     assert!(has!(effects, Effect::Ack(held) if *held == delivery("j", 1)) && has!(effects, Effect::Purge(_)));
-    assert!(!has!(effects, Effect::Deliver { .. }), "nothing was in doubt");
     assert!(desk.core.status().is_empty() && desk.core.ops.is_empty());
 }
 
 #[test]
-fn after_doubt_the_final_is_also_delivered_directly() {
+fn a_job_on_offer_leaves_its_place_to_others_and_does_not_claim_again() {
     let mut desk = Desk::running();
-    desk.done("");
-    desk.appended(unknown());
-    desk.claim_again(Vec::new());
-    desk.appended(Ok(()));
-    assert!(has!(desk.stored(Ok(())), Effect::Deliver { .. }));
-}
-
-#[test]
-fn a_job_that_another_replica_had_before_is_also_answered_directly() {
-    let mut desk = Desk::new();
-    desk.receive(spec("j"), 2);
-    desk.claim(None, Vec::new());
+    let room = desk.core.demand();
     desk.done("");
     desk.appended(Ok(()));
-    assert!(has!(desk.stored(Ok(())), Effect::Deliver { .. }));
+    desk.stored(Ok(()));
+    assert_eq!(desk.core.demand(), room + 1);
+    assert!(desk.tell(Event::ConnectionRestored).is_empty(), "its outcome is stored");
+    assert!(has!(desk.offered(), Effect::Ack(_)));
 }
 
 #[test]
@@ -78,7 +71,8 @@ fn an_outcome_that_another_stored_first_is_the_one_that_is_delivered() {
     desk.fence_read(Some(super::desk::fence(11, "a", 1, 0)));
     desk.fence_written();
     let effects = desk.outcome_read(Some(first.clone()));
-    assert!(has!(effects, Effect::Deliver { outcome, .. } if *outcome == first) && has!(effects, Effect::Ack(_)));
+    assert!(has!(effects, Effect::Deliver { outcome, .. } if *outcome == first) && !has!(effects, Effect::Ack(_)));
+    assert!(has!(desk.offered(), Effect::Ack(_)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use halm_protocol::{ErrorCode, FinishReason, JobId, Outcome};
 use proptest::prelude::*;
 
 use super::super::{Core, Settings};
-use super::desk::{Desk, at, delivery, fence, has, job, settings, spec};
+use super::desk::{Desk, at, delivery, fence, has, job, settings, spec, told};
 use crate::dispatcher::suspicion::Company;
 use crate::dispatcher::{Effect, Event, Op, OpResult, WorkerId};
 use crate::ports::{FenceRecord, LogRecord, Record, Sequence};
@@ -72,8 +72,8 @@ impl Ward {
                 self.answer(op, OpResult::FenceRead(Ok(last)));
             }
             Effect::WriteFence { op, job, claim, .. } => {
-                self.logs.entry(job).or_default().0.push(FenceRecord { sequence, claim });
-                self.answer(op, OpResult::FenceWritten(Ok(sequence)));
+                self.logs.entry(job).or_default().0.push(FenceRecord { fence: told(sequence), claim });
+                self.answer(op, OpResult::FenceWritten(Ok(told(sequence))));
             }
             Effect::ReadOutcome { op, .. } => self.answer(op, OpResult::OutcomeRead(Ok(None))),
             Effect::ReadLog { op, target } => {
@@ -97,11 +97,11 @@ impl Ward {
             Effect::Cancel { worker, lease } => {
                 self.workers.get_mut(&worker).and_then(|leases| leases.remove(&lease));
             }
+            Effect::Deliver { op, .. } => self.answer(op, OpResult::Offered),
             Effect::Ack(_)
             | Effect::Progress(_)
             | Effect::Nak(_)
             | Effect::Purge(_)
-            | Effect::Deliver { .. }
             | Effect::Hold { .. }
             | Effect::Release(_)
             | Effect::Demand(_)
@@ -309,5 +309,6 @@ fn a_quarantined_job_is_buried_before_its_outcome_is_stored() {
     assert!(has!(effects, Effect::Bury { .. }) && !has!(effects, Effect::StoreOutcome { .. }));
     let effects = desk.answer(OpResult::Buried(Ok(())));
     assert!(has!(effects, Effect::StoreOutcome { .. }));
-    assert!(has!(desk.stored(Ok(())), Effect::Ack(_)));
+    desk.stored(Ok(()));
+    assert!(has!(desk.offered(), Effect::Ack(_)));
 }

@@ -18,7 +18,7 @@ use super::super::{Core, Settings};
 use super::desk::{at, delivery, job, settings, spec};
 use super::history::{Fact, History, Truth, Verdict};
 use crate::dispatcher::suspicion::Company;
-use crate::dispatcher::{Effect, Event, Op, WorkerId};
+use crate::dispatcher::{Effect, Event, Op, OpResult, WorkerId};
 use crate::ports::{FenceRecord, LogRecord, WriteFault};
 use broker::fault;
 use insides::look_into;
@@ -209,6 +209,10 @@ impl World {
                 Ok(())
             }
             Effect::Start { worker, work, .. } => self.start(number, worker, &work),
+            Effect::Deliver { op, .. } => {
+                replica.mailbox.push_back(Event::Finished { op, result: OpResult::Offered });
+                Ok(())
+            }
             Effect::Cancel { worker, lease } => {
                 replica.workers.get_mut(&worker).and_then(|leases| leases.remove(&lease));
                 Ok(())
@@ -220,12 +224,9 @@ impl World {
             }
             Effect::Nak(ack) => Err(("INV-5", format!("{} was given back though nothing ends", ack.as_str()))),
             Effect::Broken { job, invariant, seen } => Err((invariant, format!("a core says of {job}: {seen}"))),
-            Effect::Progress(_)
-            | Effect::Deliver { .. }
-            | Effect::Hold { .. }
-            | Effect::Release(_)
-            | Effect::Demand(_)
-            | Effect::Drained => Ok(()),
+            Effect::Progress(_) | Effect::Hold { .. } | Effect::Release(_) | Effect::Demand(_) | Effect::Drained => {
+                Ok(())
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The broker of the world: it compares and appends as the server does, late writes included, and may forget its tail.
 
+use super::super::desk::told;
 use super::super::history::{Fact, Verdict};
 use super::{Side, World};
 use crate::dispatcher::{Effect, Event, OpResult};
@@ -34,10 +35,10 @@ impl World {
             Effect::WriteFence { job, expected, claim, .. } => {
                 let side = self.side(job);
                 let fences = &mut self.sides[side].fences;
-                OpResult::FenceWritten(if fences.last().map(|last| last.sequence) == *expected {
+                OpResult::FenceWritten(if fences.last().map(|last| last.fence.sequence) == *expected {
                     self.sequence += 1;
-                    fences.push(FenceRecord { sequence: next, claim: claim.clone() });
-                    Ok(next)
+                    fences.push(FenceRecord { fence: told(next), claim: claim.clone() });
+                    Ok(told(next))
                 } else {
                     Err(WriteFault::Superseded)
                 })
@@ -46,10 +47,10 @@ impl World {
             Effect::ReadLog { target, .. } => OpResult::LogRead(Ok(self.sides[self.side(&target.job)].records.clone())),
             Effect::Append { target, fence, record, .. } => {
                 let side = self.side(&target.job);
-                let last = self.sides[side].fences.last().map(|last| last.sequence);
-                OpResult::Appended(if fence.0 < self.connected_from {
+                let last = self.sides[side].fences.last().map(|last| last.fence.sequence);
+                OpResult::Appended(if fence.sequence.0 < self.connected_from {
                     Err(WriteFault::Unknown("the connection is another".to_owned()))
-                } else if last == Some(*fence) {
+                } else if last == Some(fence.sequence) {
                     self.land(side, record)?;
                     Ok(())
                 } else {
@@ -82,7 +83,7 @@ impl World {
     /// The broker is killed and forgets its newest records, whosever they are; everybody connects again.
     pub(in super::super) fn forget(&mut self, newest: u64) -> Verdict {
         let sequences = |side: &Side| {
-            let fences = side.fences.iter().map(|fence| fence.sequence.0);
+            let fences = side.fences.iter().map(|record| record.fence.sequence.0);
             fences.chain(side.records.iter().map(|record| record.sequence.0)).collect::<Vec<_>>()
         };
         let mut all: Vec<u64> = self.sides.iter().flat_map(sequences).collect();
@@ -90,7 +91,7 @@ impl World {
         all.truncate(usize::try_from(newest).expect("a small number"));
         self.say(|| format!("the broker forgets {} records", all.len()));
         for side in &mut self.sides {
-            side.fences.retain(|fence| !all.contains(&fence.sequence.0));
+            side.fences.retain(|record| !all.contains(&record.fence.sequence.0));
             let before = side.records.len();
             side.records.retain(|record| !all.contains(&record.sequence.0));
             self.history.observe(&side.id, Fact::Lost(before - side.records.len()))?;

@@ -12,7 +12,7 @@ pub(super) fn look_into(core: &Core) -> Verdict {
     let broken = |what: String| Err(("INV-6", what));
     // One worker's slots stay free.
     let room = (core.settings.slots_per_worker * (core.settings.workers - 1)) as usize;
-    if core.jobs.len() > room {
+    if core.jobs.values().filter(|job| !job.is_offered()).count() > room {
         return broken(format!("{} jobs where there is room for {room}", core.jobs.len()));
     }
     if core.workers.values().any(|leases| leases.len() > core.settings.slots_per_worker as usize) {
@@ -38,7 +38,8 @@ pub(super) fn look_into(core: &Core) -> Verdict {
             | LogState::ReadingLog { .. }
             | LogState::Open { in_flight: Some(_), .. }
             | LogState::Burying { .. }
-            | LogState::Storing { .. } => 1,
+            | LogState::Storing { .. }
+            | LogState::Offering { .. } => 1,
         };
         let queued = core.queue.iter().filter(|of| *of == id).count();
         let in_table = match job.compute {
