@@ -32,6 +32,7 @@ pub mod quality;
 pub mod reference;
 mod replica;
 pub mod rogue;
+pub mod sim;
 mod transcript;
 mod turn;
 mod until;

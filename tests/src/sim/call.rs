@@ -1,0 +1,88 @@
+//! What goes over the wire between a node and the broker.
+
+use std::rc::Rc;
+
+use halm_actors::dispatcher::{Effect, OpResult};
+use halm_actors::ports::{Delivery, LogTarget, Record};
+use halm_protocol::{Beat, Outcome};
+
+use super::jetstream::Delivered;
+
+/// Who is connected to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Node {
+    Replica(usize),
+    /// The client of a job.
+    Client(usize),
+}
+
+/// Tells the answers to one node's calls apart; never used twice.
+pub(super) type CallId = u64;
+
+/// What a replica does with a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settle {
+    Ack,
+    Nak,
+    Progress,
+}
+
+/// From a node to the broker.
+#[derive(Debug, Clone)]
+pub(super) enum Call {
+    /// A call of the dispatcher's core.
+    Port(Box<Effect>),
+    /// An end, offered to a client directly.
+    Deliver {
+        job: usize,
+        outcome: Rc<Outcome>,
+    },
+    /// Is this replica connected?
+    Ping {
+        replica: usize,
+    },
+    /// Jobs, please.
+    Pull {
+        jobs: usize,
+    },
+    Settle {
+        settle: Settle,
+        delivered: u64,
+        job: usize,
+    },
+    Purge(Box<LogTarget>),
+    Beat(Rc<Beat>),
+    /// A client asks for its job.
+    Ask,
+}
+
+/// From the broker to a node.
+#[derive(Debug, Clone)]
+pub(super) enum Word {
+    Result(CallId, OpResult),
+    /// Whether somebody listened.
+    Listened(CallId, bool),
+    /// A delivery for a pull.
+    Job(usize, Delivery),
+    Beat(Rc<Beat>),
+    /// To a client: its job is stored.
+    Stored,
+    /// To a client: a record of its job.
+    Record(Rc<Record>),
+    /// To a client: the end of its job, directly.
+    End(Rc<Outcome>),
+}
+
+/// The sequence in the subject on which a delivery of a job is acknowledged.
+pub(super) fn ack_subject(job: usize, delivered: Delivered) -> String {
+    let Delivered { stream_sequence, consumer_sequence, deliveries } = delivered;
+    format!("$JS.ACK.HALM_JOBS.m.{deliveries}.{stream_sequence}.{consumer_sequence}.0.j{job}")
+}
+
+/// The job and the stream sequence that a subject acknowledges.
+pub(super) fn acknowledged(subject: &str) -> (usize, u64) {
+    let mut tokens = subject.rsplit('.');
+    let job = tokens.next().and_then(|token| token.strip_prefix('j')?.parse().ok());
+    let sequence = tokens.nth(2).and_then(|token| token.parse().ok());
+    job.zip(sequence).expect("a subject of ours")
+}

@@ -1,0 +1,66 @@
+//! A job of the simulation, and what its client asks for.
+
+use halm_actors::ports::JobSpec;
+use halm_protocol::subject::Inbox;
+use halm_protocol::{JobId, ModelToken, Request};
+
+use super::random::Random;
+use super::replica::digest;
+use super::text::Text;
+
+/// A job, as it was asked for.
+pub(super) struct Job {
+    pub(super) spec: JobSpec,
+    pub(super) text: Text,
+    /// On the shell's clocks, which all began together.
+    pub(super) deadline_us: u64,
+    /// It kills a worker at this token.
+    pub(super) kills_at: Option<u32>,
+    /// Whose claim is the last.
+    pub(super) holder: Option<(usize, u32)>,
+    /// Something befell its delivery.
+    pub(super) disturbed_us: Option<u64>,
+    /// A record may have passed the client by.
+    pub(super) missed: bool,
+    /// When the client was told, or could have been told, of the end.
+    pub(super) ended_us: Option<u64>,
+    /// The client was away while the end was offered.
+    pub(super) away: bool,
+    /// The client knows that it is stored.
+    pub(super) accepted: bool,
+}
+
+impl Job {
+    /// What the client of this number asks for; with little time only if that ends before `hurry_us`.
+    pub(super) fn draw(number: usize, hurry_us: u64, random: &mut Random) -> Self {
+        let id = JobId::try_from(format!("j{number}")).expect("a plain name");
+        let mut request = Request::prompt("go on");
+        request.stream = random.chance(700_000);
+        let text = Text::new(number as u32 + 1, random.below(30) as u32);
+        let hurried = random.chance(100_000);
+        let deadline_us = if hurried { random.between(500_000, hurry_us - 1) } else { 4_000_000_000 };
+        let kills_at = random.chance(60_000).then(|| random.below(1 + u64::from(text.length)) as u32);
+        let spec = JobSpec {
+            model: ModelToken::try_from("m").expect("a plain name"),
+            request,
+            seed: 7,
+            digest: digest(),
+            inbox: Inbox::try_from(format!("_INBOX.{id}").as_str()).expect("a plain inbox"),
+            deadline_unix_ms: 0,
+            traceparent: None,
+            id,
+        };
+        Self {
+            spec,
+            text,
+            deadline_us,
+            kills_at,
+            holder: None,
+            disturbed_us: None,
+            missed: false,
+            ended_us: None,
+            away: false,
+            accepted: false,
+        }
+    }
+}
