@@ -203,33 +203,41 @@ pub struct Delivered {
     pub deliveries: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Pending {
-    due_us: u64,
+/// What a consumer knows.
+#[derive(Debug, Clone, Default)]
+struct State {
+    next: u64,
+    last: u64,
+    /// When each message that waits for an acknowledgement is due again.
+    pending: BTreeMap<u64, u64>,
+    deliveries: BTreeMap<u64, u64>,
 }
+
+/// The server writes a consumer's state to disk at most this often, so that a kill forgets what is newer: a delivery
+/// that it forgot is made again, as the first.
+const STORED_EVERY_US: u64 = 100_000;
 
 /// A durable pull consumer of a whole work queue, with explicit acknowledgements.
 #[derive(Debug, Clone)]
 pub struct Consumer {
     ack_wait_us: u64,
-    next: u64,
-    last: u64,
-    pending: BTreeMap<u64, Pending>,
-    deliveries: BTreeMap<u64, u64>,
+    state: State,
     again: VecDeque<u64>,
+    /// The state on disk, and when it was written.
+    stored: (State, u64),
 }
 
 impl Consumer {
     /// A consumer that has delivered nothing.
     #[must_use]
     pub fn new(ack_wait_us: u64) -> Self {
-        Self {
-            ack_wait_us,
-            next: 0,
-            last: 0,
-            pending: BTreeMap::new(),
-            deliveries: BTreeMap::new(),
-            again: VecDeque::new(),
+        Self { ack_wait_us, state: State::default(), again: VecDeque::new(), stored: (State::default(), 0) }
+    }
+
+    /// Before each change: writes the state as it was, if it is time.
+    fn store(&mut self, now_us: u64) {
+        if now_us >= self.stored.1 + STORED_EVERY_US {
+            self.stored = (self.state.clone(), now_us);
         }
     }
 
@@ -238,66 +246,82 @@ impl Consumer {
         self.expire(now_us);
         let again = loop {
             let Some(sequence) = self.again.pop_front() else { break None };
-            if stream.get(sequence).is_some() && self.pending.contains_key(&sequence) {
+            if stream.get(sequence).is_some() && self.state.pending.contains_key(&sequence) {
                 break Some(sequence);
             }
         };
         let stream_sequence = match again {
             Some(sequence) => sequence,
-            None => {
-                let sequence = stream.first_from(self.next)?;
-                self.next = sequence + 1;
-                sequence
-            }
+            None => stream.first_from(self.state.next)?,
         };
-        self.last += 1;
-        let deliveries = self.deliveries.entry(stream_sequence).or_default();
+        self.store(now_us);
+        let state = &mut self.state;
+        state.next = state.next.max(stream_sequence + 1);
+        state.last += 1;
+        let deliveries = state.deliveries.entry(stream_sequence).or_default();
         *deliveries += 1;
-        self.pending.insert(stream_sequence, Pending { due_us: now_us + self.ack_wait_us });
-        Some(Delivered { stream_sequence, consumer_sequence: self.last, deliveries: *deliveries })
+        state.pending.insert(stream_sequence, now_us + self.ack_wait_us);
+        Some(Delivered { stream_sequence, consumer_sequence: state.last, deliveries: *deliveries })
     }
 
     fn expire(&mut self, now_us: u64) {
-        for (sequence, pending) in &self.pending {
-            if pending.due_us <= now_us && !self.again.contains(sequence) {
+        for (sequence, due_us) in &self.state.pending {
+            if *due_us <= now_us && !self.again.contains(sequence) {
                 self.again.push_back(*sequence);
             }
         }
     }
 
     /// Settles a message, whichever of its deliveries is acknowledged: it leaves the work queue.
-    pub fn ack<S: Ord + Clone, P: Clone>(&mut self, stream: &mut Stream<S, P>, stream_sequence: u64) -> bool {
-        if self.pending.remove(&stream_sequence).is_none() {
+    pub fn ack<S: Ord + Clone, P: Clone>(
+        &mut self,
+        stream: &mut Stream<S, P>,
+        stream_sequence: u64,
+        now_us: u64,
+    ) -> bool {
+        self.store(now_us);
+        if self.state.pending.remove(&stream_sequence).is_none() {
             return false;
         }
-        self.deliveries.remove(&stream_sequence);
+        self.state.deliveries.remove(&stream_sequence);
         stream.remove(stream_sequence)
     }
 
     /// Has a message delivered again at once, whichever of its deliveries is given back.
     pub fn nak(&mut self, stream_sequence: u64) {
-        if self.pending.contains_key(&stream_sequence) && !self.again.contains(&stream_sequence) {
+        if self.state.pending.contains_key(&stream_sequence) && !self.again.contains(&stream_sequence) {
             self.again.push_back(stream_sequence);
         }
     }
 
     /// Prolongs a delivery.
     pub fn progress(&mut self, stream_sequence: u64, now_us: u64) {
-        if let Some(pending) = self.pending.get_mut(&stream_sequence) {
-            pending.due_us = now_us + self.ack_wait_us;
+        self.store(now_us);
+        if let Some(due_us) = self.state.pending.get_mut(&stream_sequence) {
+            *due_us = now_us + self.ack_wait_us;
         }
     }
 
     /// How many messages wait for an acknowledgement.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.pending.len()
+        self.state.pending.len()
     }
 
-    /// The server is started again: each pending message keeps its deliveries, and its time begins anew.
-    pub fn restart(&mut self, now_us: u64) {
-        for pending in self.pending.values_mut() {
-            pending.due_us = now_us + self.ack_wait_us;
+    /// The server is started again: each pending message keeps its deliveries, and its time begins anew. What was given
+    /// back and not delivered yet waits that long too. Unless it was stopped `in_order`, it has forgotten its newest
+    /// deliveries; returns the messages of those.
+    pub fn restart(&mut self, now_us: u64, in_order: bool) -> Vec<u64> {
+        let before = self.state.clone();
+        if !in_order {
+            self.state = self.stored.0.clone();
         }
+        self.again.clear();
+        for due_us in self.state.pending.values_mut() {
+            *due_us = now_us + self.ack_wait_us;
+        }
+        self.stored = (self.state.clone(), now_us);
+        let known = |sequence: &u64| self.state.deliveries.get(sequence) == before.deliveries.get(sequence);
+        before.pending.into_keys().filter(|sequence| !known(sequence)).collect()
     }
 }

@@ -85,7 +85,12 @@ impl World {
     pub(super) fn broker_up(&mut self) {
         self.note(|| "the broker is up".to_owned());
         self.broker.up = true;
-        self.broker.consumer.restart(self.now_us);
+        for sequence in self.broker.consumer.restart(self.now_us, false) {
+            // It is nobody's mistake that this one is delivered again.
+            if let Some(Payload::Job(job)) = self.broker.jobs.get(sequence).map(|message| &message.payload) {
+                self.jobs[*job].disturbed_us = Some(self.now_us);
+            }
+        }
         for at in 0..self.replicas.len() {
             if self.replicas[at].alive {
                 self.reconnect_after(Node::Replica(at), 5_000, 300_000);

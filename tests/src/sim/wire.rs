@@ -149,7 +149,7 @@ impl World {
             }
             Call::Settle { settle, delivered, job } => match settle {
                 Settle::Ack => {
-                    if self.broker.consumer.ack(&mut self.broker.jobs, delivered) {
+                    if self.broker.consumer.ack(&mut self.broker.jobs, delivered, self.now_us) {
                         self.seen[job].acked();
                     }
                 }
