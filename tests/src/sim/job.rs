@@ -22,8 +22,6 @@ pub(super) struct Job {
     pub(super) disturbed_us: Option<u64>,
     /// A record may have passed the client by.
     pub(super) missed: bool,
-    /// When the client was told, or could have been told, of the end.
-    pub(super) ended_us: Option<u64>,
     /// The client was away while the end was offered.
     pub(super) away: bool,
     /// The client knows that it is stored.
@@ -58,7 +56,6 @@ impl Job {
             holder: None,
             disturbed_us: None,
             missed: false,
-            ended_us: None,
             away: false,
             accepted: false,
         }

@@ -203,9 +203,6 @@ impl World {
                     if to.up {
                         self.answer(client, to.connection, Word::Record(Rc::clone(&record)));
                     }
-                    if matches!(*record, Record::Final(_)) {
-                        self.jobs[job].ended_us.get_or_insert(self.now_us);
-                    }
                 }
                 Ok(())
             }

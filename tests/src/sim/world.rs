@@ -24,8 +24,8 @@ use super::worker::Says;
 const CALM_FROM_US: u64 = 12_000_000;
 /// Everything must have come to its end this long after.
 const SETTLED_WITHIN_US: u64 = 120_000_000;
-/// How long a final record is offered.
-const OFFERED_FOR_US: u64 = 10_000_000;
+/// What is on its way to clients when everything has ended arrives within this.
+const HEARD_WITHIN_US: u64 = 10_000;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -93,6 +93,8 @@ pub(super) struct World {
     pub(super) deeds: Vec<Deeds>,
     pub(super) mixture: Mixture,
     pub(super) calm: bool,
+    /// Since when everything has come to its end.
+    settled_us: Option<u64>,
     pub(super) faults: u64,
     pub(super) events: u64,
     /// The broker was down, or without a leader, at these times.
@@ -122,6 +124,7 @@ impl World {
             jobs,
             mixture,
             calm: false,
+            settled_us: None,
             faults: 0,
             events: 0,
             broker_disturbed_us: Vec::new(),
@@ -196,7 +199,13 @@ impl World {
             if !self.calm && self.now_us >= CALM_FROM_US {
                 self.calm_down();
             }
-            if self.calm && self.is_settled() || self.now_us > CALM_FROM_US + SETTLED_WITHIN_US {
+            if self.calm && self.is_settled() {
+                let settled_us = *self.settled_us.get_or_insert(self.now_us);
+                if self.now_us > settled_us + HEARD_WITHIN_US {
+                    break;
+                }
+            }
+            if self.now_us > CALM_FROM_US + SETTLED_WITHIN_US {
                 break;
             }
             self.events += 1;
@@ -207,10 +216,7 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        let ended = |(job, seen): (&Job, &Seen)| {
-            let told = seen.has_final() || job.ended_us.is_some_and(|at| self.now_us > at + 2 * OFFERED_FOR_US);
-            job.accepted && seen.is_settled() && told
-        };
+        let ended = |(job, seen): (&Job, &Seen)| job.accepted && seen.is_settled();
         self.broker.jobs.is_empty() && self.jobs.iter().zip(&self.seen).all(ended)
     }
 
