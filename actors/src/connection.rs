@@ -10,6 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::address::Address;
 use crate::dispatcher::{DispatcherMsg, Event};
+use crate::ingress::{self, IngressMsg};
 use crate::mailbox::Mailbox;
 use crate::peers::{self, PeersMsg};
 use crate::ports::{Broker, ConnectionEvent};
@@ -27,6 +28,8 @@ pub struct ConnectionStart {
     pub dispatchers: Vec<Address<DispatcherMsg>>,
     /// Whom to tell.
     pub peers: Address<PeersMsg>,
+    /// Whom to tell.
+    pub ingress: Address<IngressMsg>,
 }
 
 /// What a connection is told.
@@ -84,6 +87,7 @@ impl Actor for Connection {
                     let _ = dispatcher.send(DispatcherMsg::Happened(Event::ConnectionRestored));
                 }
                 let _ = state.start.peers.send(PeersMsg::Happened(peers::Event::ConnectionRestored));
+                let _ = state.start.ingress.send(IngressMsg::Happened(ingress::Event::ConnectionRestored));
                 state.prepare(&myself)?;
             }
             ConnectionMsg::Prepare => state.prepare(&myself)?,

@@ -1,66 +1,71 @@
 //! The ingress: turns requests into jobs, or into typed refusals.
 //!
-//! What a request becomes is decided in [`admission`], pure. The actor looks up stored outcomes, stores jobs, and
-//! answers what is refused; the answer to a job comes from the token log, not from here. Its death loses the requests
-//! that were not stored yet. Messages: [`IngressMsg`].
+//! What a request becomes is decided in [`admission`], pure; who stores it and what is said of it in [`core`], pure too.
+//! The actor looks up stored outcomes, stores jobs, and answers what is refused; the answer to a job comes from the token
+//! log, not from here. When it dies, the ingresses of other replicas store what it had heard. Messages: [`IngressMsg`].
 
 mod admission;
+mod core;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use halm_protocol::subject::Inbox;
-use halm_protocol::{ErrorCode, Outcome, Refusal, RunsModel};
+use halm_protocol::{Incarnation, Notice, ReplicaName, RunsModel};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-pub use admission::{Heard, admit};
+pub use admission::{Heard, read};
+pub use core::{Asked, Core, Effect, Event, Op};
 
 use crate::mailbox::Mailbox;
+use crate::moment::{Clock, Moment};
 use crate::peers::Known;
-use crate::ports::{Admitted, Inboxes, IntakeFault, JobIntake, JobSpec, OutcomeStore, Requests};
+use crate::ports::{Inboxes, JobIntake, OutcomeStore, Requests};
 use crate::tasks::{Tasks, TooManyTasks};
 
-/// Requests being admitted at once: past it, the broker is the bottleneck and waiting in memory helps nobody.
-const ADMITTING_MAX: usize = 1024;
-/// Tasks in all: those being admitted, and refusals on their way out.
-const TASKS_MAX: usize = 4 * ADMITTING_MAX;
-/// How long a request waits for a broker that cannot store it, before it is answered `unavailable`.
-const STORE_FOR: Duration = Duration::from_secs(10);
-/// Between two tries to store.
-const STORE_EVERY: Duration = Duration::from_millis(100);
-/// When to ask again after a full queue. The measured rate will replace it.
-const RETRY_AFTER_MS: u64 = 1000;
+/// Requests being stored, notices and answers on their way out.
+const TASKS_MAX: usize = 8192;
 
 /// What an ingress is started with.
 #[derive(Clone)]
 pub struct IngressStart {
+    /// This replica.
+    pub replica: ReplicaName,
+    /// This life of it.
+    pub incarnation: Incarnation,
     /// Models that this replica runs.
     pub models: Vec<RunsModel>,
-    /// What other replicas run.
+    /// What other replicas run, and who they are.
     pub known: watch::Receiver<Known>,
-    /// Where requests come from.
+    /// Where requests come from, and what others say of them.
     pub requests: Arc<dyn Requests>,
     /// Where jobs are put.
     pub intake: Arc<dyn JobIntake>,
-    /// Outcomes of jobs with an idempotency key.
+    /// Outcomes of jobs that were asked for before.
     pub outcomes: Arc<dyn OutcomeStore>,
     /// For refusals.
     pub inboxes: Arc<dyn Inboxes>,
     /// For requests that name no deadline.
     pub deadline_default: Duration,
+    /// The replica's clock.
+    pub clock: Clock,
 }
 
 /// What an ingress is told.
 pub enum IngressMsg {
     /// A request came.
     Heard(Box<Heard>),
-    /// No more will come: after [`IngressMsg::Drain`], or as a fault.
+    /// A fact for the core.
+    Happened(Event),
+    /// What is known of other replicas changed.
+    PeersChanged,
+    /// No more requests will be taken: after [`IngressMsg::Drain`], or as a fault.
     Deaf(Result<(), String>),
-    /// Hear no more; answer when everything heard was stored or refused.
+    /// Take no more; answer when everything taken was stored or refused.
     Drain(RpcReplyPort<()>),
-    /// A request was stored or refused.
-    Admitted,
+    /// The timer set for this moment.
+    TimerFired(Moment),
 }
 
 /// The actor.
@@ -68,9 +73,10 @@ pub struct Ingress;
 
 /// Its state.
 pub struct IngressState {
+    core: Core,
     start: IngressStart,
     tasks: Tasks,
-    admitting: Arc<Semaphore>,
+    timer: Option<Moment>,
     closing: watch::Sender<bool>,
     deaf: bool,
     drained: Vec<RpcReplyPort<()>>,
@@ -88,16 +94,30 @@ impl Actor for Ingress {
     ) -> Result<IngressState, ActorProcessingErr> {
         let mut tasks = Tasks::with_limit(myself.get_cell(), TASKS_MAX);
         let myself = Mailbox::of(&myself);
-        let (to, closing) = (myself.clone(), watch::Sender::new(false));
+        let closing = watch::Sender::new(false);
+        let (to, of_notices) = (myself.clone(), myself.clone());
         let hand_on = Box::new(move |heard| {
             let _ = to.send(IngressMsg::Heard(Box::new(heard)));
         });
-        let listening = start.requests.listen(hand_on, closing.subscribe());
+        let notice = Box::new(move |notice: Notice| {
+            let _ = of_notices.send(IngressMsg::Happened(Event::Noticed(notice)));
+        });
+        let listening = start.requests.listen(hand_on, notice, closing.subscribe());
+        let to = myself.clone();
         tasks.spawn(async move {
-            let _ = myself.send(IngressMsg::Deaf(listening.await));
+            let _ = to.send(IngressMsg::Deaf(listening.await));
         })?;
-        let admitting = Arc::new(Semaphore::new(ADMITTING_MAX));
-        Ok(IngressState { start, tasks, admitting, closing, deaf: false, drained: Vec::new() })
+        let mut known = start.known.clone();
+        known.mark_changed();
+        tasks.spawn(async move {
+            while known.changed().await.is_ok() {
+                if myself.send(IngressMsg::PeersChanged).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let core = Core::new(start.replica.clone(), start.incarnation.clone());
+        Ok(IngressState { core, start, tasks, timer: None, closing, deaf: false, drained: Vec::new() })
     }
 
     async fn handle(
@@ -108,15 +128,26 @@ impl Actor for Ingress {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             IngressMsg::Heard(heard) => state.hear(&heard, &myself)?,
+            IngressMsg::Happened(event) => state.decide(event, &myself)?,
+            IngressMsg::PeersChanged => {
+                let living = state.start.known.borrow().replicas.clone();
+                state.decide(Event::Peers(living), &myself)?;
+            }
             IngressMsg::Deaf(Ok(())) => state.deaf = true,
             IngressMsg::Deaf(Err(why)) => return Err(why.into()),
             IngressMsg::Drain(reply) => {
                 state.closing.send_replace(true);
                 state.drained.push(reply);
+                state.decide(Event::Drain, &myself)?;
             }
-            IngressMsg::Admitted => {}
+            IngressMsg::TimerFired(at) => {
+                if state.timer == Some(at) {
+                    state.timer = None;
+                }
+                state.decide(Event::Tick, &myself)?;
+            }
         }
-        if state.deaf && state.admitting.available_permits() == ADMITTING_MAX {
+        if state.deaf && state.core.is_idle() {
             for reply in state.drained.drain(..) {
                 let _ = reply.send(());
             }
@@ -138,77 +169,71 @@ impl Actor for Ingress {
 impl IngressState {
     fn hear(&mut self, heard: &Heard, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
         let Ok(inbox) = Inbox::try_from(heard.reply.as_str()) else {
-            // Nothing may be published anywhere else, whoever asks.
-            tracing::warn!(reply = heard.reply, "request without a plain inbox to answer to was dropped");
+            if heard.taken {
+                // Nothing may be published anywhere else, whoever asks.
+                tracing::warn!(reply = heard.reply, "request without a plain inbox to answer to was dropped");
+            }
             return Ok(());
         };
         let mut models = self.start.models.clone();
         models.extend(self.start.known.borrow().models.iter().cloned());
-        match admit(heard, &inbox, &models, self.start.deadline_default) {
-            Err(refusal) => self.refuse(&inbox, refusal),
-            Ok(job) => match Arc::clone(&self.admitting).try_acquire_owned() {
-                Err(_) => {
-                    let message = "too many requests are being admitted at once";
-                    let refusal = Refusal::new(ErrorCode::Overloaded, message).retry_after_ms(RETRY_AFTER_MS);
-                    self.refuse(&inbox, refusal);
-                }
-                Ok(permit) => {
-                    let (start, keyed, myself) = (self.start.clone(), heard.key.is_some(), Mailbox::of(myself));
-                    self.tasks.spawn(async move {
-                        store(start, job, keyed).await;
-                        drop(permit);
-                        let _ = myself.send(IngressMsg::Admitted);
-                    })?;
-                }
-            },
-        }
-        Ok(())
+        let Some(asked) = read(heard, &inbox, &models, self.start.deadline_default) else { return Ok(()) };
+        self.decide(if heard.taken { Event::Taken(asked) } else { Event::Witnessed(asked) }, myself)
     }
 
-    fn refuse(&mut self, inbox: &Inbox, refusal: Refusal) {
-        tracing::debug!(code = %refusal.code, param = refusal.param, "request refused");
-        let sending = self.start.inboxes.send(inbox, &Outcome::Refusal(refusal));
+    fn decide(&mut self, event: Event, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
+        for effect in self.core.handle(event, self.start.clock.now()) {
+            self.perform(effect, myself)?;
+        }
+        self.set_timer(myself)
+    }
+
+    fn set_timer(&mut self, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
+        let Some(next) = self.core.next_tick() else { return Ok(()) };
+        if self.timer.is_some_and(|set| set <= next) {
+            return Ok(());
+        }
+        self.timer = Some(next);
+        let (at, myself) = (self.start.clock.instant(next), Mailbox::of(myself));
+        self.tasks.spawn(async move {
+            tokio::time::sleep_until(at).await;
+            let _ = myself.send(IngressMsg::TimerFired(next));
+        })
+    }
+
+    fn perform(&mut self, effect: Effect, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
+        let to = Mailbox::of(myself);
+        match effect {
+            Effect::Tell(notice) => {
+                tracing::debug!(job = %notice.job, verdict = ?notice.verdict, "request");
+                self.send(self.start.requests.tell(&notice));
+                Ok(())
+            }
+            Effect::Answer(inbox, outcome) => {
+                self.send(self.start.inboxes.send(&inbox, &outcome));
+                Ok(())
+            }
+            Effect::Look(op, job) => {
+                let call = self.start.outcomes.read(&job);
+                self.tasks.spawn(async move {
+                    let event = Event::Looked(op, call.await);
+                    let _ = to.send(IngressMsg::Happened(event));
+                })
+            }
+            Effect::Store(op, job) => {
+                let call = self.start.intake.admit(&job);
+                self.tasks.spawn(async move {
+                    let event = Event::Stored(op, call.await);
+                    let _ = to.send(IngressMsg::Happened(event));
+                })
+            }
+        }
+    }
+
+    fn send(&mut self, sending: crate::ports::PortFuture<()>) {
         if let Err(error) = self.tasks.spawn(sending) {
             // A flood of bad requests must not take the good ones along.
-            tracing::warn!(%error, "refusal was not sent");
+            tracing::warn!(%error, "answer or notice was not sent");
         }
     }
-}
-
-/// Stores a job, or answers why not.
-async fn store(start: IngressStart, job: JobSpec, keyed: bool) {
-    let until = tokio::time::Instant::now() + STORE_FOR;
-    let refusal = loop {
-        if keyed && answered(&start, &job).await {
-            return;
-        }
-        match start.intake.admit(&job).await {
-            Ok(Admitted::Stored) => return,
-            // The same request again, while the first runs or after it ended.
-            Ok(Admitted::Duplicate) if answered(&start, &job).await || !keyed => return,
-            Ok(Admitted::Duplicate) => {
-                let message = "a request with this key is running already; ask again for its answer";
-                break Refusal::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_AFTER_MS);
-            }
-            Err(IntakeFault::Refused(refusal)) => break refusal,
-            Err(IntakeFault::Full) => {
-                let message = "the queue of this model is full";
-                break Refusal::new(ErrorCode::Overloaded, message).retry_after_ms(RETRY_AFTER_MS);
-            }
-            Err(IntakeFault::Unavailable(fault)) if tokio::time::Instant::now() >= until => {
-                tracing::warn!(fault, "request could not be stored");
-                let message = "the request could not be stored; ask again later";
-                break Refusal::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_AFTER_MS);
-            }
-            Err(IntakeFault::Unavailable(_)) => tokio::time::sleep(STORE_EVERY).await,
-        }
-    };
-    start.inboxes.send(&job.inbox, &Outcome::Refusal(refusal.for_job(job.id.clone()))).await;
-}
-
-/// Answers with the stored outcome, if there is one.
-async fn answered(start: &IngressStart, job: &JobSpec) -> bool {
-    let Ok(Some(outcome)) = start.outcomes.read(&job.id).await else { return false };
-    start.inboxes.send(&job.inbox, &outcome).await;
-    true
 }

@@ -198,7 +198,7 @@ impl Replica {
             tree,
             workers,
             jobs,
-            peers: self.known.borrow().replicas.clone(),
+            peers: self.known.borrow().replicas.keys().cloned().collect(),
             crashes: self.root.crash_counts(),
             crash_reports: self.crash_reports(question),
         }
@@ -226,6 +226,7 @@ fn tree(
         broker: Arc::clone(&spec.broker),
         dispatchers: addresses.pools.iter().map(|pool| pool.dispatcher.clone()).collect(),
         peers: addresses.peers.clone(),
+        ingress: addresses.ingress.clone(),
     };
     let peers = PeersStart {
         replica: spec.identity.replica.clone(),
@@ -237,6 +238,8 @@ fn tree(
         known: known_sender,
     };
     let ingress = IngressStart {
+        replica: spec.identity.replica.clone(),
+        incarnation: spec.identity.incarnation.clone(),
         models: models.to_vec(),
         known: known.clone(),
         requests: Arc::clone(&spec.requests),
@@ -244,6 +247,7 @@ fn tree(
         outcomes: Arc::clone(&spec.ports.outcomes),
         inboxes: Arc::clone(&spec.ports.inboxes),
         deadline_default: spec.deadline_default,
+        clock,
     };
     let pools: Vec<_> = spec
         .pools

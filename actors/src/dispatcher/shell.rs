@@ -22,9 +22,9 @@ use crate::ports::{DeadLetters, Delivery, Inboxes, JobQueue, JobSpec, Offered, O
 use crate::tasks::{Tasks, TooManyTasks};
 use crate::worker::WorkerMsg;
 
-/// How long a final record is offered to an inbox that nobody listens to: past it, the client is gone. A client that
-/// reconnects is back within two seconds.
-const DELIVER_FOR: Duration = Duration::from_secs(10);
+/// How often in a row a final record is offered to an inbox that nobody listens to, before the client counts as gone:
+/// ten seconds of offers. A client that reconnects is back within two.
+const OFFERS_MAX: u32 = 50;
 /// Between two such offers.
 const DELIVER_EVERY: Duration = Duration::from_millis(200);
 
@@ -301,15 +301,13 @@ impl DispatcherState {
 }
 
 async fn deliver(inboxes: Arc<dyn Inboxes>, inbox: Inbox, outcome: Outcome) {
-    let until = || tokio::time::Instant::now() + DELIVER_FOR;
-    let mut gone_at = until();
-    loop {
+    let mut unheard = 0;
+    while unheard < OFFERS_MAX {
         match inboxes.offer(&inbox, &outcome).await {
             Offered::Heard => return,
-            Offered::Unheard if tokio::time::Instant::now() >= gone_at => return,
-            Offered::Unheard => {}
-            // Nothing is known of the client, so its time begins anew.
-            Offered::Unknown => gone_at = until(),
+            Offered::Unheard => unheard += 1,
+            // Nothing is known of the client.
+            Offered::Unknown => unheard = 0,
         }
         tokio::time::sleep(DELIVER_EVERY).await;
     }

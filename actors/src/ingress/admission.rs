@@ -5,6 +5,7 @@ use std::time::Duration;
 use halm_protocol::subject::{self, Inbox};
 use halm_protocol::{ErrorCode, JobId, ModelToken, Refusal, Request, RunsModel};
 
+use super::core::Asked;
 use crate::ports::JobSpec;
 
 /// Longest idempotency key, in bytes: a UUID and then some.
@@ -25,18 +26,23 @@ pub struct Heard {
     pub payload: Vec<u8>,
     /// When it was heard: milliseconds since the Unix epoch.
     pub heard_unix_ms: u64,
+    /// Whether the broker picked this replica for it.
+    pub taken: bool,
+}
+
+/// Reads a request as every replica that hears it does; `None` if no model can have the name that it asks for.
+#[must_use]
+pub fn read(heard: &Heard, inbox: &Inbox, models: &[RunsModel], deadline_default: Duration) -> Option<Asked> {
+    let wanted = subject::model_of_generate(&heard.subject).unwrap_or_default();
+    let known = models.iter().find(|model| model.token.as_str() == wanted || model.alias.as_str() == wanted);
+    let token = known.map_or_else(|| ModelToken::try_from(wanted), |model| Ok(model.token.clone())).ok()?;
+    let id = JobId::derive(&token, heard.key.as_deref().unwrap_or_else(|| inbox.as_str()), &heard.payload);
+    let job = admit(heard, inbox, models, deadline_default).map(Box::new);
+    Some(Asked { id, inbox: inbox.clone(), keyed: heard.key.is_some(), job })
 }
 
 /// Decides what a request becomes.
-///
-/// # Errors
-/// The refusal to answer with.
-pub fn admit(
-    heard: &Heard,
-    inbox: &Inbox,
-    models: &[RunsModel],
-    deadline_default: Duration,
-) -> Result<JobSpec, Refusal> {
+fn admit(heard: &Heard, inbox: &Inbox, models: &[RunsModel], deadline_default: Duration) -> Result<JobSpec, Refusal> {
     let wanted = subject::model_of_generate(&heard.subject).unwrap_or_default();
     let Some(model) = models.iter().find(|model| model.token.as_str() == wanted || model.alias.as_str() == wanted)
     else {
@@ -108,6 +114,7 @@ mod tests {
             traceparent: None,
             payload: br#"{"prompt":"a","deadline_ms":5}"#.to_vec(),
             heard_unix_ms: 100,
+            taken: true,
         };
         admit(&heard, &inbox, &models(), Duration::from_secs(60))
     }

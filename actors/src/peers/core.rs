@@ -206,9 +206,9 @@ impl Core {
         }
     }
 
-    /// The living peers.
-    pub fn replicas(&self) -> impl Iterator<Item = &ReplicaName> {
-        self.peers.keys()
+    /// The living peers, and which life of each it is.
+    pub fn replicas(&self) -> impl Iterator<Item = (&ReplicaName, &Incarnation)> {
+        self.peers.iter().map(|(replica, peer)| (replica, &peer.incarnation))
     }
 
     /// Models that living peers run.

@@ -22,8 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What the rest of the replica may know about the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The living, without this one.
-    pub replicas: Vec<ReplicaName>,
+    /// The living without this one, and which life of each it is.
+    pub replicas: BTreeMap<ReplicaName, Incarnation>,
     /// What they run.
     pub models: Vec<RunsModel>,
 }
@@ -190,8 +190,10 @@ impl PeersState {
                 Effect::Left { replica, why, held } => tracing::warn!(peer = %replica, why, held, "peer lost"),
             }
         }
-        let known =
-            Known { replicas: self.core.replicas().cloned().collect(), models: self.core.models().cloned().collect() };
+        let known = Known {
+            replicas: self.core.replicas().map(|(replica, life)| (replica.clone(), life.clone())).collect(),
+            models: self.core.models().cloned().collect(),
+        };
         self.start.known.send_if_modified(|shown| {
             let changed = *shown != known;
             if changed {

@@ -1,6 +1,6 @@
 //! The broker itself: connecting to it, preparing it, and running one when none is given.
 
-use halm_protocol::Refusal;
+use halm_protocol::{Notice, Refusal};
 use tokio::sync::{oneshot, watch};
 
 use super::{Exit, JobSpec, PortFuture};
@@ -42,13 +42,18 @@ pub struct StartedBroker {
 
 /// Requests, as they come in.
 pub trait Requests: Send + Sync + 'static {
-    /// Hands out each request until `closing` becomes true and what was under way has come (`Ok`), or until listening
+    /// Hands out each request, once as a witness and once more if the broker picked this replica for it, and what other
+    /// replicas say of requests, until `closing` becomes true and what was under way has come (`Ok`), or until listening
     /// ends by itself, which is a fault.
     fn listen(
         &self,
         heard: Box<dyn Fn(Heard) + Send + Sync>,
+        noticed: Box<dyn Fn(Notice) + Send + Sync>,
         closing: watch::Receiver<bool>,
     ) -> PortFuture<Result<(), String>>;
+
+    /// Says to the other replicas what this one does with a request. What is said before an answer is heard before it.
+    fn tell(&self, notice: &Notice) -> PortFuture<()>;
 }
 
 /// Where accepted jobs are put.

@@ -21,6 +21,7 @@ mod digest;
 mod fields;
 pub mod header;
 mod id;
+mod notice;
 mod refusal;
 mod replica;
 mod reply;
@@ -33,6 +34,7 @@ pub use claim::{Claim, Nonce};
 pub use dead_letter::DeadLetter;
 pub use digest::{Digest, InvalidDigest};
 pub use id::{Incarnation, InvalidId, JobId, ModelToken, ReplicaName};
+pub use notice::{Notice, Verdict};
 pub use refusal::{ErrorCode, Refusal};
 pub use replica::{
     Activity, ActorStatus, Beat, CrashCounts, CrashRecord, Held, JobStatus, ReplicaStatus, RunsModel, StatusQuestion,

@@ -30,6 +30,8 @@ pub const DONE_ALL: &str = "halm.v1.done.*";
 pub const DEAD_ALL: &str = "halm.v1.dead.*";
 /// Every replica's beat.
 pub const BEAT_ALL: &str = "halm.v1.beat.*";
+/// What replicas say of requests that they heard.
+pub const HEARD_ALL: &str = "halm.v1.heard.*";
 /// Asks every replica for its status.
 pub const STATUS: &str = "halm.v1.status";
 /// Where nobody ever listens: a request to it is refused when the broker has handled all that was sent before.
@@ -51,6 +53,12 @@ pub fn job(model: &ModelToken, class: &str) -> String {
 #[must_use]
 pub fn jobs_of(model: &ModelToken) -> String {
     format!("{PREFIX}.job.{model}.*")
+}
+
+/// What is said of a request.
+#[must_use]
+pub fn heard(job: &JobId) -> String {
+    format!("{PREFIX}.heard.{job}")
 }
 
 /// The claims on a job.

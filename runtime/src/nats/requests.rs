@@ -6,7 +6,7 @@ use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
 use halm_actors::ingress::Heard;
 use halm_actors::ports::{PortFuture, Requests};
-use halm_protocol::{header, subject};
+use halm_protocol::{Notice, header, subject};
 use tokio::sync::watch;
 
 use super::discovery::Discovery;
@@ -31,39 +31,59 @@ impl NatsRequests {
 }
 
 type OnHeard = Box<dyn Fn(Heard) + Send + Sync>;
+type OnNotice = Box<dyn Fn(Notice) + Send + Sync>;
 
 impl Requests for NatsRequests {
-    fn listen(&self, heard: OnHeard, closing: watch::Receiver<bool>) -> PortFuture<Result<(), String>> {
+    fn listen(
+        &self,
+        heard: OnHeard,
+        noticed: OnNotice,
+        closing: watch::Receiver<bool>,
+    ) -> PortFuture<Result<(), String>> {
         let link = self.link.clone();
         Box::pin(async move {
             let client = link.client()?;
-            let requests = client
+            // What others say before what there is to say it of.
+            let notices = client.subscribe(subject::HEARD_ALL).await.map_err(|error| error.to_string())?;
+            let witnessed = client.subscribe(subject::GENERATE_ALL).await.map_err(|error| error.to_string())?;
+            let taken = client
                 .queue_subscribe(subject::GENERATE_ALL, QUEUE_GROUP.to_owned())
                 .await
                 .map_err(|error| error.to_string())?;
             let discovery = Discovery::start(&client).await?;
             tokio::select! {
-                ended = hear(requests, heard, closing) => ended,
+                ended = hear(taken, &heard, closing) => ended,
+                fault = witness(witnessed, notices, &heard, &noticed) => Err(fault),
                 fault = discovery.answer(&client) => Err(fault),
+            }
+        })
+    }
+
+    fn tell(&self, notice: &Notice) -> PortFuture<()> {
+        let (link, subject, payload) = (self.link.clone(), subject::heard(&notice.job), notice.to_bytes());
+        Box::pin(async move {
+            let Ok(client) = link.client() else { return };
+            if let Err(error) = client.publish(subject, payload.into()).await {
+                tracing::debug!(%error, "notice was not sent");
             }
         })
     }
 }
 
-/// Hands on what comes; once closing, what had come before the server heard of it.
-async fn hear(mut requests: Subscriber, heard: OnHeard, mut closing: watch::Receiver<bool>) -> Result<(), String> {
+/// Hands on the requests that are this replica's; once closing, what had come before the server heard of it.
+async fn hear(mut requests: Subscriber, heard: &OnHeard, mut closing: watch::Receiver<bool>) -> Result<(), String> {
     loop {
         let closed = *closing.borrow_and_update();
         if closed {
             requests.drain().await.map_err(|error| error.to_string())?;
             while let Some(message) = requests.next().await {
-                heard(read(&message));
+                heard(take(&message));
             }
             return Ok(());
         }
         tokio::select! {
             message = requests.next() => match message {
-                Some(message) => heard(read(&message)),
+                Some(message) => heard(take(&message)),
                 None => return Err("the subscription to requests ended".to_owned()),
             },
             Ok(()) = closing.changed() => {}
@@ -71,20 +91,44 @@ async fn hear(mut requests: Subscriber, heard: OnHeard, mut closing: watch::Rece
     }
 }
 
+/// Hands on every replica's requests, and what is said of them.
+async fn witness(mut requests: Subscriber, mut notices: Subscriber, heard: &OnHeard, noticed: &OnNotice) -> String {
+    loop {
+        tokio::select! {
+            biased;
+            notice = notices.next() => match notice.map(|message| Notice::from_bytes(&message.payload)) {
+                Some(Ok(notice)) => noticed(notice),
+                Some(Err(error)) => tracing::warn!(%error, "what is said of a request cannot be read"),
+                None => return "the subscription to notices ended".to_owned(),
+            },
+            message = requests.next() => match message {
+                Some(message) => heard(read(&message)),
+                None => return "the subscription to requests ended".to_owned(),
+            },
+        }
+    }
+}
+
+/// A request that is this replica's: its trace goes on here.
+fn take(message: &Message) -> Heard {
+    let span = tracing::info_span!(SPAN_REQUEST, subject = %message.subject);
+    let heard = read(message);
+    telemetry::set_parent(&span, heard.traceparent.as_deref());
+    Heard { traceparent: telemetry::traceparent(&span).or(heard.traceparent), taken: true, ..heard }
+}
+
 fn read(message: &Message) -> Heard {
     let header = |name: &str| {
         message.headers.as_ref().and_then(|headers| headers.get(name)).map(|value| value.as_str().to_owned())
     };
-    let span = tracing::info_span!(SPAN_REQUEST, subject = %message.subject);
-    let came_with = header(header::TRACEPARENT);
-    telemetry::set_parent(&span, came_with.as_deref());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Heard {
         subject: message.subject.to_string(),
         reply: message.reply.as_ref().map(ToString::to_string).unwrap_or_default(),
         key: header(header::MESSAGE_ID),
-        traceparent: telemetry::traceparent(&span).or(came_with),
+        traceparent: header(header::TRACEPARENT),
         payload: message.payload.to_vec(),
         heard_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        taken: false,
     }
 }

@@ -1,0 +1,277 @@
+//! One rule each: who takes a request, who lets go of it, and what a client is told.
+
+use halm_protocol::{Digest, ModelToken, Request};
+
+use super::*;
+
+fn name(text: &str) -> ReplicaName {
+    ReplicaName::try_from(text).expect("a plain name")
+}
+
+fn life(text: &str) -> Incarnation {
+    Incarnation::try_from(text).expect("a plain name")
+}
+
+/// These of the three replicas live, in their first life.
+fn living(replicas: &[&str]) -> Event {
+    Event::Peers(replicas.iter().map(|replica| (name(replica), life(replica))).collect())
+}
+
+/// A replica among the other two.
+fn among(me: &str) -> Core {
+    let mut core = Core::new(name(me), life(me));
+    let others: Vec<&str> = ["a", "b", "c"].into_iter().filter(|other| *other != me).collect();
+    core.handle(living(&others), at(0));
+    core
+}
+
+fn at(ms: u64) -> Moment {
+    Moment::after(Duration::from_millis(ms))
+}
+
+fn id() -> JobId {
+    JobId::try_from("j").expect("a plain name")
+}
+
+fn inbox() -> Inbox {
+    Inbox::try_from("_INBOX.j").expect("a plain inbox")
+}
+
+fn asked() -> Asked {
+    let job = JobSpec {
+        id: id(),
+        model: ModelToken::try_from("m").expect("a plain name"),
+        request: Request::prompt("go on"),
+        seed: 7,
+        digest: Digest::try_from("0".repeat(64)).expect("64 hexadecimal digits"),
+        inbox: inbox(),
+        deadline_unix_ms: 0,
+        traceparent: None,
+    };
+    Asked { id: id(), inbox: inbox(), keyed: false, job: Ok(Box::new(job)) }
+}
+
+fn says(replica: &str, verdict: Verdict) -> Event {
+    Event::Noticed(Notice { job: id(), replica: name(replica), incarnation: life(replica), verdict })
+}
+
+fn refusal() -> Refusal {
+    Refusal::new(ErrorCode::Overloaded, "full").for_job(id())
+}
+
+/// Replica `a`, which knows of `b` and `c`.
+fn core() -> Core {
+    among("a")
+}
+
+/// A witness that heard the request at 1,000 ms.
+fn witness() -> Core {
+    let mut core = core();
+    assert!(core.handle(Event::Witnessed(asked()), at(1000)).is_empty());
+    core
+}
+
+fn stores(effects: &[Effect]) -> Option<Op> {
+    effects.iter().find_map(|effect| if let Effect::Store(op, _) = effect { Some(*op) } else { None })
+}
+
+fn verdicts(effects: &[Effect]) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for effect in effects {
+        if let Effect::Tell(notice) = effect {
+            verdicts.push(notice.verdict.clone());
+        }
+    }
+    verdicts
+}
+
+fn answers(effects: &[Effect]) -> Vec<Outcome> {
+    let mut answers = Vec::new();
+    for effect in effects {
+        if let Effect::Answer(_, outcome) = effect {
+            answers.push(outcome.clone());
+        }
+    }
+    answers
+}
+
+/// Ticks when the core wants it, until this time, and gathers what it does.
+fn pass(core: &mut Core, until_ms: u64) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    while let Some(due) = core.next_tick().filter(|due| *due <= at(until_ms)) {
+        effects.extend(core.handle(Event::Tick, due));
+    }
+    effects
+}
+
+#[test]
+fn who_is_picked_says_so_stores_and_says_what_came_of_it() {
+    let mut core = core();
+    let effects = core.handle(Event::Taken(asked()), at(0));
+    assert_eq!(verdicts(&effects), [Verdict::Pending]);
+    let op = stores(&effects).expect("it is stored");
+    assert!(!core.is_idle());
+    let effects = core.handle(Event::Stored(op, Ok(Admitted::Stored)), at(1));
+    assert_eq!((verdicts(&effects), answers(&effects)), (vec![Verdict::Admitted], vec![]));
+    assert!(core.is_idle() && core.next_tick().is_none());
+}
+
+#[test]
+fn a_full_queue_is_said_to_the_others_before_the_client_is_told() {
+    let mut core = core();
+    let op = stores(&core.handle(Event::Taken(asked()), at(0))).expect("it is stored");
+    let effects = core.handle(Event::Stored(op, Err(IntakeFault::Full)), at(1));
+    let [Effect::Tell(Notice { verdict: Verdict::Refused { refusal }, .. }), Effect::Answer(_, told)] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((refusal.code, told), (ErrorCode::Overloaded, &Outcome::Refusal(refusal.clone())));
+}
+
+#[test]
+fn a_broker_that_does_not_answer_is_asked_again_for_a_while() {
+    let mut core = core();
+    let mut op = stores(&core.handle(Event::Taken(asked()), at(0))).expect("it is stored");
+    let mut ms = 0;
+    let unavailable = || Err(IntakeFault::Unavailable("away".to_owned()));
+    loop {
+        ms += 2000;
+        let effects = core.handle(Event::Stored(op, unavailable()), at(ms));
+        if ms >= 10_000 {
+            let [Outcome::Refusal(refusal)] = &answers(&effects)[..] else { panic!("{effects:?}") };
+            assert_eq!(refusal.code, ErrorCode::Unavailable);
+            break;
+        }
+        op = stores(&pass(&mut core, ms + 100)).expect("it is tried again");
+    }
+    assert!(core.is_idle());
+}
+
+#[test]
+fn a_repeated_request_is_answered_with_its_outcome_or_told_that_it_runs() {
+    let outcome = Outcome::Refusal(Refusal::new(ErrorCode::Poison, "stored"));
+    let mut core = core();
+    let keyed = || Asked { keyed: true, ..asked() };
+    let effects = core.handle(Event::Taken(keyed()), at(0));
+    let [_, Effect::Look(op, _)] = effects[..] else { panic!("{effects:?}") };
+    let effects = core.handle(Event::Looked(op, Ok(Some(outcome.clone()))), at(1));
+    assert_eq!((verdicts(&effects), answers(&effects)), (vec![Verdict::Answered], vec![outcome]));
+
+    let effects = core.handle(Event::Taken(keyed()), at(2));
+    let [_, Effect::Look(op, _)] = effects[..] else { panic!("{effects:?}") };
+    let op = stores(&core.handle(Event::Looked(op, Ok(None)), at(3))).expect("it is stored");
+    let effects = core.handle(Event::Stored(op, Ok(Admitted::Duplicate)), at(4));
+    let [Effect::Look(op, _)] = effects[..] else { panic!("{effects:?}") };
+    let effects = core.handle(Event::Looked(op, Ok(None)), at(5));
+    let [Outcome::Refusal(refusal)] = &answers(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(refusal.code, ErrorCode::Unavailable);
+    assert!(core.is_idle());
+}
+
+#[test]
+fn a_request_that_nobody_takes_is_taken_by_one_witness_after_the_other() {
+    let mut taken_at: Vec<u64> = ["a", "b", "c"]
+        .into_iter()
+        .map(|me| {
+            let mut core = among(me);
+            core.handle(Event::Witnessed(asked()), at(1000));
+            (1000..2000).find(|ms| stores(&core.handle(Event::Tick, at(*ms))).is_some()).expect("it is taken")
+        })
+        .collect();
+    taken_at.sort_unstable();
+    assert_eq!(taken_at, [1150, 1250, 1350]);
+}
+
+#[test]
+fn a_witness_lets_go_when_the_request_is_admitted_whichever_it_hears_first() {
+    let mut core = witness();
+    assert!(core.handle(says("b", Verdict::Pending), at(1001)).is_empty());
+    assert!(core.handle(says("b", Verdict::Admitted), at(1002)).is_empty());
+    assert_eq!(core.next_tick(), None);
+
+    let mut core = self::core();
+    core.handle(says("b", Verdict::Admitted), at(999));
+    core.handle(Event::Witnessed(asked()), at(1000));
+    assert_eq!(core.next_tick(), None);
+}
+
+#[test]
+fn a_refusal_is_never_overruled() {
+    let mut core = witness();
+    core.handle(says("b", Verdict::Pending), at(1001));
+    core.handle(says("b", Verdict::Refused { refusal: refusal() }), at(1002));
+    assert!(pass(&mut core, 60_000).is_empty(), "b told the client");
+}
+
+#[test]
+fn a_request_that_was_refused_and_is_asked_again_is_witnessed_again() {
+    let mut core = witness();
+    core.handle(says("b", Verdict::Refused { refusal: refusal() }), at(1002));
+    core.handle(Event::Witnessed(asked()), at(2000));
+    assert!(stores(&pass(&mut core, 2500)).is_some(), "nobody says that they took it this time");
+}
+
+#[test]
+fn a_client_is_told_of_a_refusal_though_the_one_that_refused_is_lost() {
+    let told: Vec<usize> = ["a", "c"]
+        .into_iter()
+        .map(|me| {
+            let mut core = among(me);
+            core.handle(Event::Witnessed(asked()), at(1000));
+            core.handle(says("b", Verdict::Refused { refusal: refusal() }), at(1002));
+            let survivors: Vec<&str> = ["a", "c"].into_iter().filter(|of| *of != me).collect();
+            let effects = core.handle(living(&survivors), at(1300));
+            assert_eq!(stores(&effects), None);
+            answers(&effects).len()
+        })
+        .collect();
+    assert_eq!(told.iter().sum::<usize>(), 1, "by one of them");
+}
+
+#[test]
+fn a_request_whose_taker_is_lost_before_its_verdict_is_taken_by_another() {
+    let mut core = witness();
+    core.handle(says("b", Verdict::Pending), at(1001));
+    assert!(pass(&mut core, 5000).is_empty(), "b lives");
+    let mut effects = core.handle(living(&["c"]), at(5000));
+    effects.extend(pass(&mut core, 5300));
+    assert!(stores(&effects).is_some() && verdicts(&effects) == [Verdict::Pending]);
+}
+
+#[test]
+fn a_taker_that_was_started_again_before_anybody_missed_it_has_lost_the_request() {
+    let mut core = witness();
+    core.handle(says("b", Verdict::Pending), at(1001));
+    let again = [(name("b"), life("b-again")), (name("c"), life("c"))];
+    let mut effects = core.handle(Event::Peers(again.into()), at(1200));
+    effects.extend(pass(&mut core, 1500));
+    assert!(stores(&effects).is_some());
+}
+
+#[test]
+fn a_witness_that_missed_notices_or_leaves_lets_go_of_what_others_took() {
+    for event in [Event::ConnectionRestored, Event::Drain] {
+        let mut core = witness();
+        core.handle(event, at(1001));
+        assert!(pass(&mut core, 60_000).is_empty());
+    }
+}
+
+#[test]
+fn a_witness_that_was_away_reads_what_was_said_before_it_acts() {
+    let mut core = witness();
+    assert!(core.handle(Event::Tick, at(9000)).is_empty(), "what b said waits to be read");
+    core.handle(says("b", Verdict::Admitted), at(9001));
+    assert!(pass(&mut core, 60_000).is_empty());
+}
+
+#[test]
+fn too_many_requests_at_once_are_refused() {
+    let mut core = core();
+    for number in 0..=ADMITTING_MAX {
+        let id = JobId::try_from(format!("j{number}")).expect("a plain name");
+        let effects = core.handle(Event::Taken(Asked { id, ..asked() }), at(0));
+        assert_eq!(stores(&effects).is_some(), number < ADMITTING_MAX);
+        assert_eq!(answers(&effects).len(), usize::from(number == ADMITTING_MAX));
+    }
+}
