@@ -9,6 +9,7 @@
 mod broker;
 mod call;
 mod fault;
+mod intake;
 pub mod jetstream;
 mod job;
 mod judge;

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use halm_actors::dispatcher::{Effect, Op, OpResult};
 use halm_actors::ports::{
-    Connection, Fence, FenceRecord, JobSpec, LogRecord, LogTarget, ReadFault, Record, Sequence, WriteFault,
+    Admitted, Connection, Fence, FenceRecord, IntakeFault, JobSpec, LogRecord, LogTarget, ReadFault, Record, Sequence,
+    WriteFault,
 };
 use halm_protocol::{Claim, JobId, Outcome};
 
@@ -88,9 +89,9 @@ fn log_config(first_sequence: u64, mutation: Option<Mutation>) -> StreamConfig {
 }
 
 impl Broker {
-    pub(super) fn new(mutation: Option<Mutation>) -> Self {
+    pub(super) fn new(jobs_max: usize, mutation: Option<Mutation>) -> Self {
         let jobs = StreamConfig {
-            per_subject_max: Some(1024),
+            per_subject_max: Some(jobs_max),
             duplicate_window_us: Some(DUPLICATE_WINDOW_US),
             first_sequence: 1,
             max_age_us: None,
@@ -131,10 +132,18 @@ impl Broker {
         Some((*pull, job, delivered))
     }
 
-    /// A client's job; true if it is stored, now or before.
-    pub(super) fn ask(&mut self, job: &JobSpec, now_us: u64) -> bool {
-        let number = number(&job.id);
-        !self.full && self.jobs.publish(Subject::Job, Payload::Job(number), None, Some(job.id.as_str()), now_us).is_ok()
+    /// A job for the queue.
+    pub(super) fn store(&mut self, job: &JobSpec, now_us: u64) -> Result<Admitted, IntakeFault> {
+        if self.full {
+            return Err(IntakeFault::Full);
+        }
+        let payload = Payload::Job(number(&job.id));
+        match self.jobs.publish(Subject::Job, payload, None, Some(job.id.as_str()), now_us) {
+            Ok(stored) if stored.duplicate => Ok(Admitted::Duplicate),
+            Ok(_) => Ok(Admitted::Stored),
+            Err(Refused::MaximumMessagesPerSubject) => Err(IntakeFault::Full),
+            Err(Refused::WrongLastSequence) => unreachable!("nothing was expected"),
+        }
     }
 
     /// Performs a call of a dispatcher's core.

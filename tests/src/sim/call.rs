@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use halm_actors::dispatcher::{Effect, OpResult};
-use halm_actors::ports::{Delivery, LogTarget, Record};
-use halm_protocol::{Beat, Outcome};
+use halm_actors::ports::{Admitted, Delivery, IntakeFault, LogTarget, Record};
+use halm_protocol::{Beat, Notice, Outcome};
 
 use super::jetstream::Delivered;
 
@@ -54,6 +54,17 @@ pub(super) enum Call {
     Beat(Rc<Beat>),
     /// A client asks for its job.
     Ask,
+    /// A job for the queue.
+    Store {
+        job: usize,
+    },
+    /// An answer to a client, whether it listens or not.
+    Tell {
+        job: usize,
+        outcome: Rc<Outcome>,
+    },
+    /// What a replica says of a request.
+    Notice(Rc<Notice>),
 }
 
 /// From the broker to a node.
@@ -65,8 +76,14 @@ pub(super) enum Word {
     /// A delivery for a pull.
     Job(usize, Delivery),
     Beat(Rc<Beat>),
-    /// To a client: its job is stored.
-    Stored,
+    /// A request, as a witness or as the one who was picked.
+    Request {
+        job: usize,
+        taken: bool,
+    },
+    Notice(Rc<Notice>),
+    /// Whether a job was stored.
+    Stored(CallId, Result<Admitted, IntakeFault>),
     /// To a client: a record of its job.
     Record(Rc<Record>),
     /// To a client: the end of its job, directly.

@@ -24,8 +24,23 @@ pub(super) struct Job {
     pub(super) missed: bool,
     /// The client was away while the end was offered.
     pub(super) away: bool,
-    /// The client knows that it is stored.
+    /// It was stored.
     pub(super) accepted: bool,
+    /// Its request has an idempotency key.
+    pub(super) keyed: bool,
+    /// How often it was asked for, and when last.
+    pub(super) asks: u32,
+    pub(super) asked_us: Option<u64>,
+    /// When its client was last refused.
+    pub(super) answered_us: Option<u64>,
+    /// The how-manieth request was refused for want of room.
+    pub(super) refused_at: Option<u32>,
+}
+
+/// The job whose client listens there.
+pub(super) fn of_inbox(inbox: &Inbox) -> usize {
+    let id = inbox.as_str().rsplit('.').next().and_then(|id| id[1..].parse().ok());
+    id.expect("an inbox of the simulation")
 }
 
 impl Job {
@@ -58,6 +73,11 @@ impl Job {
             missed: false,
             away: false,
             accepted: false,
+            keyed: random.chance(300_000),
+            asks: 0,
+            asked_us: None,
+            answered_us: None,
+            refused_at: None,
         }
     }
 }

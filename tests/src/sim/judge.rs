@@ -66,6 +66,11 @@ impl Seen {
         }
     }
 
+    /// Whether its client got anything of it.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard > 0 || self.heard_final.is_some()
+    }
+
     pub(super) fn is_stored(&self) -> bool {
         self.stored
     }

@@ -29,11 +29,13 @@ pub enum Mutation {
     FinalOnce,
     /// Appends do not wait for each other.
     PipelinedAppends,
+    /// Witnesses store what nobody else stored, whatever is said of it.
+    WitnessOverrules,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AckBeforeFinal,
         Self::AckBeforeOutcome,
         Self::ResumeLate,
@@ -47,5 +49,6 @@ impl Mutation {
         Self::NakUnannounced,
         Self::FinalOnce,
         Self::PipelinedAppends,
+        Self::WitnessOverrules,
     ];
 }

@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use halm_actors::dispatcher::{self, Effect, Event, Op, OpResult};
-use halm_actors::ports::{AckSubject, Connection, Delivery, WriteFault};
-use halm_actors::{Moment, peers};
+use halm_actors::ports::{AckSubject, Connection, Delivery, ReadFault, WriteFault};
+use halm_actors::{Moment, ingress, peers};
 use halm_protocol::{Beat, Digest, Held, Incarnation, JobId, Outcome, ReplicaName};
 
 use super::broker::{PortKind, number};
 use super::call::{Call, CallId, Node, Settle, Word, acknowledged};
+use super::intake::unavailable;
+use super::job::of_inbox;
 use super::judge::{Verdict, broken};
 use super::mutation::Mutation;
 use super::worker::{LOAD_US, Worker};
@@ -24,18 +26,18 @@ pub(super) const DEATHS_MAX: u32 = 3;
 /// As halm is set.
 pub(super) const FAILURES_MAX: u32 = 3;
 /// As halm's adapters are set.
-const ANSWER_WITHIN_US: u64 = 2_000_000;
+pub(super) const ANSWER_WITHIN_US: u64 = 2_000_000;
 const PING_WITHIN_US: u64 = 200_000;
 /// As halm's shells are set.
 const BEAT_EVERY_US: u64 = 100_000;
 const LOOK_EVERY_US: u64 = 50_000;
 const PULL_FOR_US: u64 = 3_000_000;
-const DELIVER_FOR_US: u64 = 10_000_000;
+const OFFERS_MAX: u32 = 50;
 const DELIVER_EVERY_US: u64 = 200_000;
 const DRAIN_WITHIN_US: u64 = 3_000_000;
 /// Who waits for an answer of the broker.
 #[derive(Debug)]
-enum Waiting {
+pub(super) enum Waiting {
     Port {
         op: Op,
         kind: PortKind,
@@ -49,12 +51,16 @@ enum Waiting {
         op: Op,
         job: usize,
         outcome: Rc<Outcome>,
-        until_us: u64,
+        unheard: u32,
     },
     /// A planted bug: the log is read to see whether an append landed.
     Recheck {
         append: Box<Effect>,
     },
+    /// The ingress looks for an outcome.
+    Look(ingress::Op),
+    /// The ingress stores a job.
+    Store(ingress::Op),
     Nobody,
 }
 
@@ -65,7 +71,9 @@ pub(super) struct Replica {
     /// What happened to it while it was frozen.
     pub(super) backlog: VecDeque<Happening>,
     pub(super) core: dispatcher::Core,
-    peers: peers::Core,
+    pub(super) peers: peers::Core,
+    pub(super) ingress: ingress::Core,
+    pub(super) ingress_tick_at: Option<Moment>,
     pub(super) held: BTreeMap<JobId, AckSubject>,
     pub(super) workers: Vec<Worker>,
     calls: BTreeMap<CallId, (Waiting, u64)>,
@@ -111,6 +119,8 @@ impl Replica {
             backlog: VecDeque::new(),
             core: dispatcher::Core::new(settings),
             peers: peers::Core::new(peers::Settings::default_for(name.clone(), incarnation.clone())),
+            ingress: ingress::Core::new(name.clone(), incarnation.clone()),
+            ingress_tick_at: None,
             held: BTreeMap::new(),
             workers: (0..WORKERS).map(|_| Worker::default()).collect(),
             calls: BTreeMap::new(),
@@ -213,9 +223,8 @@ impl World {
                 Ok(())
             }
             Effect::Deliver { op, inbox, outcome } => {
-                let job = inbox.as_str().rsplit('.').next().and_then(|id| id[1..].parse().ok());
-                let job = job.expect("an inbox of the simulation");
-                self.offer(at, op, job, Rc::new(outcome), self.now_us + DELIVER_FOR_US);
+                let job = of_inbox(&inbox);
+                self.offer(at, op, job, Rc::new(outcome), 0);
                 Ok(())
             }
             Effect::Hold { job, ack } => {
@@ -313,7 +322,7 @@ impl World {
         Ok(())
     }
 
-    fn call(&mut self, at: usize, call: Call, waiting: Waiting, within_us: u64) {
+    pub(super) fn call(&mut self, at: usize, call: Call, waiting: Waiting, within_us: u64) {
         let id = self.call_id();
         if !matches!(waiting, Waiting::Nobody) {
             self.replicas[at].calls.insert(id, (waiting, self.now_us + within_us));
@@ -321,19 +330,19 @@ impl World {
         self.send(Node::Replica(at), id, call);
     }
 
-    pub(super) fn offer(&mut self, at: usize, op: Op, job: usize, outcome: Rc<Outcome>, until_us: u64) {
-        let waiting = Waiting::Deliver { op, job, outcome: Rc::clone(&outcome), until_us };
+    pub(super) fn offer(&mut self, at: usize, op: Op, job: usize, outcome: Rc<Outcome>, unheard: u32) {
+        let waiting = Waiting::Deliver { op, job, outcome: Rc::clone(&outcome), unheard };
         self.call(at, Call::Deliver { job, outcome }, waiting, ANSWER_WITHIN_US);
     }
 
     fn offered(&mut self, at: usize, offer: Waiting, heard: bool) -> Verdict {
-        let Waiting::Deliver { op, job, outcome, until_us } = offer else { return Ok(()) };
+        let Waiting::Deliver { op, job, outcome, unheard } = offer else { return Ok(()) };
         let once = self.mutation == Some(Mutation::FinalOnce);
-        if heard || once || self.now_us >= until_us {
+        if heard || once || unheard + 1 >= OFFERS_MAX {
             return self.tell(at, Event::Finished { op, result: OpResult::Offered });
         }
         let life = self.replicas[at].life;
-        self.after(DELIVER_EVERY_US, Happening::OfferDue { replica: at, life, op, job, outcome, until_us });
+        self.after(DELIVER_EVERY_US, Happening::OfferDue { replica: at, life, op, job, outcome, unheard: unheard + 1 });
         Ok(())
     }
 
@@ -349,7 +358,11 @@ impl World {
                         self.tell(at, Event::Finished { op, result })
                     }
                     Waiting::Recheck { append } => self.rechecked(at, append, &result),
-                    Waiting::Ping { .. } | Waiting::Deliver { .. } | Waiting::Nobody => Ok(()),
+                    Waiting::Look(op) => {
+                        let OpResult::OutcomeRead(outcome) = result else { return Ok(()) };
+                        self.tell_ingress(at, ingress::Event::Looked(op, outcome))
+                    }
+                    Waiting::Store(_) | Waiting::Ping { .. } | Waiting::Deliver { .. } | Waiting::Nobody => Ok(()),
                 }
             }
             Word::Listened(id, listened) => {
@@ -357,12 +370,22 @@ impl World {
                 match waiting {
                     Waiting::Ping { replica, incarnation } => self.pinged(at, replica, incarnation, listened),
                     offer @ Waiting::Deliver { .. } => self.offered(at, offer, listened),
-                    Waiting::Port { .. } | Waiting::Recheck { .. } | Waiting::Nobody => Ok(()),
+                    Waiting::Port { .. }
+                    | Waiting::Recheck { .. }
+                    | Waiting::Look(_)
+                    | Waiting::Store(_)
+                    | Waiting::Nobody => Ok(()),
                 }
             }
             Word::Job(job, delivery) => self.received(at, job, delivery),
             Word::Beat(beat) => self.tell_peers(at, peers::Event::Beat(Beat::clone(&beat))),
-            Word::Stored | Word::Record(_) | Word::End(_) => unreachable!("for clients"),
+            Word::Request { job, taken } => self.hear_request(at, job, taken),
+            Word::Notice(notice) => self.notice(at, &notice),
+            Word::Stored(id, result) => match self.replicas[at].calls.remove(&id) {
+                Some((Waiting::Store(op), _)) => self.tell_ingress(at, ingress::Event::Stored(op, result)),
+                Some(_) | None => Ok(()),
+            },
+            Word::Record(_) | Word::End(_) => unreachable!("for clients"),
         }
     }
 
@@ -419,6 +442,7 @@ impl World {
     pub(super) fn reconnected(&mut self, at: usize) -> Verdict {
         self.replicas[at].pulls.clear();
         self.tell_peers(at, peers::Event::ConnectionRestored)?;
+        self.tell_ingress(at, ingress::Event::ConnectionRestored)?;
         self.tell(at, Event::ConnectionRestored)?;
         self.pull(at);
         Ok(())
@@ -444,11 +468,16 @@ impl World {
                 Waiting::Port { op, kind, .. } => self.tell(at, Event::Finished { op, result: kind.silence() })?,
                 Waiting::Ping { replica, incarnation } => self.pinged(at, replica, incarnation, true)?,
                 Waiting::Deliver { op, job, outcome, .. } => {
-                    // Without an answer nothing is known of the client: its time begins anew.
-                    self.offer(at, op, job, outcome, now_us + DELIVER_FOR_US);
+                    // Without an answer nothing is known of the client.
+                    self.offer(at, op, job, outcome, 0);
                 }
 
                 Waiting::Recheck { append } => self.recheck(at, append),
+                Waiting::Look(op) => {
+                    let silence = Err(ReadFault("no answer in time".to_owned()));
+                    self.tell_ingress(at, ingress::Event::Looked(op, silence))?;
+                }
+                Waiting::Store(op) => self.tell_ingress(at, ingress::Event::Stored(op, unavailable()))?,
                 Waiting::Nobody => {}
             }
         }
@@ -481,7 +510,12 @@ impl World {
 
     fn tell_peers(&mut self, at: usize, event: peers::Event) -> Verdict {
         let now = self.now();
-        for effect in self.replicas[at].peers.handle(event, now) {
+        let effects = self.replicas[at].peers.handle(event, now);
+        let changed = |effect: &peers::Effect| matches!(effect, peers::Effect::Joined(_) | peers::Effect::Left { .. });
+        if effects.iter().any(changed) {
+            self.peers_changed(at)?;
+        }
+        for effect in effects {
             match effect {
                 peers::Effect::Ping { replica, incarnation } => {
                     let replica = (0..self.replicas.len()).find(|other| name(*other) == replica);
@@ -519,6 +553,7 @@ impl World {
         replica.draining = true;
         let life = replica.life;
         self.after(DRAIN_WITHIN_US, Happening::DrainEnds { replica: at, life });
+        self.tell_ingress(at, ingress::Event::Drain)?;
         self.tell(at, Event::Drain)
     }
 

@@ -14,8 +14,6 @@ use super::world::{Happening, World};
 
 /// A job's second attempt is nobody's mistake if its holder was disturbed this lately: the ack wait, and some more.
 const DISTURBED_FOR_US: u64 = 25_000_000;
-/// A client that heard nothing of its request asks again.
-const ASK_AGAIN_US: u64 = 2_000_000;
 /// How long a message is on its way.
 const LATENCY_US: (u64, u64) = (60, 300);
 
@@ -43,6 +41,7 @@ impl World {
     /// A node hands a message to its connection.
     pub(super) fn send(&mut self, from: Node, id: CallId, call: Call) {
         if self.strikes(from) {
+            self.lost_alone(&call);
             return;
         }
         let index = self.index(from);
@@ -81,6 +80,13 @@ impl World {
         self.schedule(at_us, Happening::Down { to, connection, word });
     }
 
+    /// A message was lost, and its connection lives: not so in the field, and nobody would say an answer again.
+    fn lost_alone(&mut self, call: &Call) {
+        if let Call::Tell { job, .. } = call {
+            self.jobs[*job].answered_us = Some(self.now_us);
+        }
+    }
+
     /// A message was lost with its connection, when the broker had handed it over: nobody can know of that.
     pub(super) fn vanished(&mut self, to: Node, word: &Word) {
         if let (Node::Client(job), Word::End(_)) = (to, word) {
@@ -98,7 +104,11 @@ impl World {
         if connection != link.connection && self.random.chance(500_000) {
             return Ok(());
         }
-        if self.strikes(from) || !self.broker.up {
+        if self.strikes(from) {
+            self.lost_alone(&call);
+            return Ok(());
+        }
+        if !self.broker.up {
             return Ok(());
         }
         if self.broker.leaderless {
@@ -107,12 +117,17 @@ impl World {
                     self.broker.stalled.push(Stalled { from, connection, id, call });
                     return Ok(());
                 }
-                Call::Ask => {
+                Call::Store { .. } => {
                     self.broker.stalled.push(Stalled { from, connection, id, call });
                     return Ok(());
                 }
                 Call::Port(_) | Call::Settle { .. } | Call::Purge(_) | Call::Pull { .. } => return Ok(()),
-                Call::Deliver { .. } | Call::Ping { .. } | Call::Beat(_) => {}
+                Call::Deliver { .. }
+                | Call::Ping { .. }
+                | Call::Beat(_)
+                | Call::Ask
+                | Call::Tell { .. }
+                | Call::Notice(_) => {}
             }
         }
         self.perform_call(from, connection, id, call)
@@ -170,14 +185,27 @@ impl World {
                 }
             }
             Call::Ask => {
-                let Node::Client(job) = from else { return Ok(()) };
-                let before = self.broker.jobs.len();
-                if self.broker.ask(&self.jobs[job].spec, self.now_us) {
-                    if self.broker.jobs.len() > before {
-                        self.seen[job].stored();
-                        self.note(|| format!("job {job} is stored"));
+                if let Node::Client(job) = from {
+                    self.spread(job);
+                }
+            }
+            Call::Store { job } => {
+                let result = self.store_job(job)?;
+                self.answer(from, connection, Word::Stored(id, result));
+            }
+            Call::Tell { job, outcome } => {
+                let client = Node::Client(job);
+                let to = *self.link(client);
+                if to.up {
+                    self.answer(client, to.connection, Word::End(outcome));
+                }
+            }
+            Call::Notice(notice) => {
+                for at in 0..self.replicas.len() {
+                    let to = *self.link(Node::Replica(at));
+                    if to.up {
+                        self.answer(Node::Replica(at), to.connection, Word::Notice(Rc::clone(&notice)));
                     }
-                    self.answer(from, connection, Word::Stored);
                 }
             }
         }
@@ -267,27 +295,16 @@ impl World {
                         self.jobs[job].missed = false;
                         self.seen[job].heard(&record, missed).map_err(of_job)
                     }
-                    Word::End(outcome) => self.seen[job].told(&outcome).map_err(of_job),
-                    Word::Stored => {
-                        self.jobs[job].accepted = true;
-                        Ok(())
-                    }
-                    Word::Result(..) | Word::Listened(..) | Word::Job(..) | Word::Beat(_) => Ok(()),
+                    Word::End(outcome) => self.client_told(job, &outcome).map_err(of_job),
+                    Word::Result(..)
+                    | Word::Listened(..)
+                    | Word::Job(..)
+                    | Word::Beat(_)
+                    | Word::Request { .. }
+                    | Word::Notice(_)
+                    | Word::Stored(..) => Ok(()),
                 }
             }
-        }
-    }
-
-    pub(super) fn ask(&mut self, job: usize, again: bool) {
-        if self.jobs[job].accepted && !again {
-            return;
-        }
-        let id = self.call_id();
-        if self.link(Node::Client(job)).up {
-            self.send(Node::Client(job), id, Call::Ask);
-        }
-        if !again {
-            self.after(ASK_AGAIN_US, Happening::AskDue { job, again: false });
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) enum Happening {
     Look { replica: usize, life: u32 },
     BeatDue { replica: usize, life: u32 },
     Tick { replica: usize, life: u32 },
-    OfferDue { replica: usize, life: u32, op: Op, job: usize, outcome: Rc<Outcome>, until_us: u64 },
+    OfferDue { replica: usize, life: u32, op: Op, job: usize, outcome: Rc<Outcome>, unheard: u32 },
     DrainDue { replica: usize, life: u32 },
     DrainEnds { replica: usize, life: u32 },
     Restored { replica: usize, life: u32 },
@@ -47,6 +47,7 @@ pub(super) enum Happening {
     Thaw { replica: usize, life: u32 },
     Reconnect { node: Node, connection: u64 },
     AskDue { job: usize, again: bool },
+    IngressTick { replica: usize, life: u32 },
     BrokerUp,
     ElectionEnds,
     DiskFree,
@@ -108,6 +109,7 @@ impl World {
         let mut random = Random::new(seed);
         let mixture = Mixture::draw(&mut random);
         let replicas = 2 + random.index(2);
+        let jobs_max = [1, 2, 4, 1024, 1024][random.index(5)];
         let jobs: Vec<Job> =
             (0..1 + random.index(7)).map(|number| Job::draw(number, CALM_FROM_US, &mut random)).collect();
         let deeds = jobs.iter().map(|job| Deeds { hurried: job.deadline_us < CALM_FROM_US, ..Deeds::default() });
@@ -115,7 +117,7 @@ impl World {
             now_us: 0,
             queue: BinaryHeap::new(),
             last_number: 0,
-            broker: Broker::new(mutation),
+            broker: Broker::new(jobs_max, mutation),
             links: vec![Link::first(); replicas + jobs.len()],
             outboxes: vec![Vec::new(); replicas + jobs.len()],
             replicas: (0..replicas).map(|at| Replica::new(at, 0, 0)).collect(),
@@ -267,10 +269,11 @@ impl World {
                 Ok(())
             }
             Happening::Tick { replica, life } if lives(self, replica, life) => self.tick(replica),
-            Happening::OfferDue { replica, life, op, job, outcome, until_us } if lives(self, replica, life) => {
-                self.offer(replica, op, job, outcome, until_us);
+            Happening::OfferDue { replica, life, op, job, outcome, unheard } if lives(self, replica, life) => {
+                self.offer(replica, op, job, outcome, unheard);
                 Ok(())
             }
+            Happening::IngressTick { replica, life } if lives(self, replica, life) => self.tick_ingress(replica),
             Happening::DrainDue { replica, life } if lives(self, replica, life) => self.drain(replica),
             Happening::Restored { replica, life } if lives(self, replica, life) => self.reconnected(replica),
             Happening::DrainEnds { replica, life } if lives(self, replica, life) => self.drain_ends(replica),
@@ -314,10 +317,7 @@ impl World {
                 Ok(())
             }
             Happening::Reconnect { node, connection } => self.reconnect(node, connection),
-            Happening::AskDue { job, again } => {
-                self.ask(job, again);
-                Ok(())
-            }
+            Happening::AskDue { job, again } => self.ask(job, again),
             Happening::BrokerUp => {
                 self.broker_up();
                 Ok(())
@@ -333,6 +333,7 @@ impl World {
             | Happening::BeatDue { .. }
             | Happening::Tick { .. }
             | Happening::OfferDue { .. }
+            | Happening::IngressTick { .. }
             | Happening::DrainDue { .. }
             | Happening::DrainEnds { .. }
             | Happening::Restored { .. }
@@ -350,6 +351,7 @@ fn frozen_by(what: &Happening) -> Option<usize> {
         | Happening::BeatDue { replica, .. }
         | Happening::Tick { replica, .. }
         | Happening::OfferDue { replica, .. }
+        | Happening::IngressTick { replica, .. }
         | Happening::DrainDue { replica, .. }
         | Happening::DrainEnds { replica, .. }
         | Happening::Restored { replica, .. }
