@@ -28,10 +28,16 @@ struct Place<M> {
 #[error("nobody lives at this address: wait for the next incarnation")]
 pub struct NobodyHome;
 
-/// Empties the address when dropped, unless the next incarnation has moved in.
-pub(crate) struct Occupancy<M: Message> {
-    address: Address<M>,
+/// Empties the address when dropped, unless the next incarnation has moved in. Without the messages' type, so that all
+/// supervised actors keep theirs in the same way.
+pub(crate) struct Occupancy {
+    place: Arc<dyn Leave>,
     occupant: ActorId,
+}
+
+trait Leave: Send + Sync {
+    /// Empties the place if this is who lives there.
+    fn leave(&self, occupant: ActorId);
 }
 
 impl<M: Message> Address<M> {
@@ -45,13 +51,13 @@ impl<M: Message> Address<M> {
     /// # Errors
     /// [`NobodyHome`] when there is none, or when it is stopping.
     pub fn send(&self, message: M) -> Result<(), NobodyHome> {
-        let occupant = self.occupant().clone();
+        let occupant = self.place.occupant().clone();
         occupant.ok_or(NobodyHome)?.send(message)
     }
 
     /// The living incarnation.
     pub fn get(&self) -> Option<ActorRef<M>> {
-        self.occupant().as_ref().filter(|occupant| occupant.is_open()).map(|occupant| occupant.actor().clone())
+        self.place.occupant().as_ref().filter(|occupant| occupant.is_open()).map(|occupant| occupant.actor().clone())
     }
 
     /// Waits until an incarnation moves in, without limit: put a time-out around it.
@@ -71,24 +77,30 @@ impl<M: Message> Address<M> {
     }
 
     /// Moves an incarnation in, for as long as the result is kept.
-    pub(crate) fn occupy(&self, occupant: &ActorRef<M>, vitals: &Arc<Vitals>) -> Occupancy<M> {
+    pub(crate) fn occupy(&self, occupant: &ActorRef<M>, vitals: &Arc<Vitals>) -> Occupancy {
         let occupant = Mailbox::with_vitals(occupant, vitals);
         let id = occupant.id();
-        *self.occupant() = Some(occupant);
+        *self.place.occupant() = Some(occupant);
         self.place.moved_in.notify_waiters();
-        Occupancy { address: self.clone(), occupant: id }
+        Occupancy { place: Arc::clone(&self.place) as Arc<dyn Leave>, occupant: id }
     }
 }
 
-impl<M> Address<M> {
+impl<M> Place<M> {
     fn occupant(&self) -> MutexGuard<'_, Option<Mailbox<M>>> {
-        self.place.occupant.lock().unwrap_or_else(PoisonError::into_inner)
+        self.occupant.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<M: Message> Drop for Occupancy<M> {
+impl<M: Message> Leave for Place<M> {
+    fn leave(&self, occupant: ActorId) {
+        self.occupant().take_if(|resident| resident.id() == occupant);
+    }
+}
+
+impl Drop for Occupancy {
     fn drop(&mut self) {
-        self.address.occupant().take_if(|occupant| occupant.id() == self.occupant);
+        self.place.leave(self.occupant);
     }
 }
 
@@ -106,6 +118,6 @@ impl<M> Clone for Address<M> {
 
 impl<M> fmt::Debug for Address<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Address").field("occupant", &*self.occupant()).finish()
+        f.debug_struct("Address").field("occupant", &*self.place.occupant()).finish()
     }
 }

@@ -5,13 +5,13 @@
 //! neither, so senders count messages in ([`crate::mailbox::Mailbox`]) and the wrapper around every supervised actor
 //! counts them out. It must never decide anything: a missing entry is a count of zero.
 
-use std::any::Any;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ractor::ActorId;
 
+use crate::address::Occupancy;
 use crate::crash_report::Crash;
 use crate::serial::SerialMap;
 
@@ -27,13 +27,11 @@ static LIVING: LazyLock<[Register; REGISTERS]> = LazyLock::new(Default::default)
 pub(crate) struct Vitals {
     /// Messages counted in and not yet out.
     waiting: AtomicUsize,
-    task_crash: Mutex<Option<Crash>>,
+    /// Boxed: it is large, and hardly ever there.
+    task_crash: Mutex<Option<Box<Crash>>>,
     /// Keeps the actor's address filled.
     occupancy: Mutex<Option<Occupancy>>,
 }
-
-/// What keeps an address filled, whatever messages it takes.
-type Occupancy = Box<dyn Any + Send>;
 
 impl Vitals {
     pub(crate) fn count_in(&self) {
@@ -52,12 +50,12 @@ impl Vitals {
 
     /// Leaves word of the task whose panic stops the actor.
     pub(crate) fn leave(&self, crash: Crash) {
-        *self.task_crash.lock().unwrap_or_else(PoisonError::into_inner) = Some(crash);
+        *self.task_crash.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(crash));
     }
 
     /// The actor can be found at its address from now on.
-    pub(crate) fn move_in(&self, occupancy: impl Any + Send) {
-        *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(occupancy));
+    pub(crate) fn move_in(&self, occupancy: Occupancy) {
+        *self.occupancy.lock().unwrap_or_else(PoisonError::into_inner) = Some(occupancy);
     }
 
     /// Nobody may find the actor any more.
@@ -67,7 +65,7 @@ impl Vitals {
     }
 
     pub(crate) fn take_task_crash(&self) -> Option<Crash> {
-        self.task_crash.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.task_crash.lock().unwrap_or_else(PoisonError::into_inner).take().map(|crash| *crash)
     }
 }
 

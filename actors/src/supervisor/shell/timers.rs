@@ -5,7 +5,7 @@
 //! the turn that set it never meets the clock, and a task that wakes up for a timer that was cancelled costs less than a
 //! task for each.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ractor::ActorRef;
@@ -22,8 +22,9 @@ use crate::tasks::{Tasks, TooManyTasks};
 pub(super) struct Timers {
     /// Set in this turn, to be counted from its end.
     fresh: Vec<(TimerId, Duration)>,
-    /// Invariant: the same timers as `times`.
-    due: BTreeSet<(Instant, TimerId)>,
+    /// Invariant: ascending, and the same timers as `times`. Most are added at the end and taken from near the front, and
+    /// there are at most as many as children.
+    due: VecDeque<(Instant, TimerId)>,
     times: SerialMap<TimerId, Instant>,
     /// Invariant: not later than the first timer.
     alarm: Option<(Instant, AbortHandle)>,
@@ -36,7 +37,7 @@ impl Timers {
 
     pub(super) fn cancel(&mut self, timer: TimerId) {
         if let Some(at) = self.times.remove(&timer) {
-            self.due.remove(&(at, timer));
+            self.due.remove(place_of((at, timer), &self.due));
         } else if let Some(at) = self.fresh.iter().rposition(|(fresh, _)| *fresh == timer) {
             self.fresh.swap_remove(at);
         }
@@ -49,20 +50,21 @@ impl Timers {
         }
         let now = Instant::now();
         for (timer, after) in self.fresh.drain(..) {
+            let entry = (now + after, timer);
             self.times.insert(timer, now + after);
-            self.due.insert((now + after, timer));
+            self.due.insert(place_of(entry, &self.due), entry);
         }
     }
 
     /// When the first timer is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        self.due.front().map(|(at, _)| *at)
     }
 
     /// Takes the first timer if it is due at this time.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<TimerId> {
-        let (_, timer) = *self.due.first().filter(|(at, _)| *at <= now)?;
-        self.cancel(timer);
+        let (_, timer) = self.due.pop_front_if(|(at, _)| *at <= now)?;
+        self.times.remove(&timer);
         Some(timer)
     }
 
@@ -95,4 +97,9 @@ impl Timers {
         let now = Instant::now();
         self.alarm.take().map_or(now, |(at, _)| at.max(now))
     }
+}
+
+/// Where an entry is, or belongs.
+fn place_of(entry: (Instant, TimerId), due: &VecDeque<(Instant, TimerId)>) -> usize {
+    due.partition_point(|other| *other < entry)
 }
