@@ -131,7 +131,7 @@ impl PoolSpec {
             spec.child(ChildSpec::actor(&worker.to_string(), address.clone(), move |context| {
                 let start = WorkerStart {
                     worker,
-                    path: context.path.clone(),
+                    path: context.path(),
                     process: Arc::clone(&pool.process),
                     digest: pool.model.digest.clone(),
                     ready_within: pool.ready_within,

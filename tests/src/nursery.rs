@@ -63,7 +63,7 @@ impl Nursery {
         let child = ChildSpec::actor("1", address.clone(), move |context| {
             let start = WorkerStart {
                 worker,
-                path: context.path.clone(),
+                path: context.path(),
                 process: Arc::<WorkerProgram>::clone(&process),
                 digest: digest(),
                 ready_within,

@@ -78,9 +78,9 @@ impl Performer {
             ..Settings::default()
         };
         let table = (0..children).map(|number| (ChildKey(number), policy(number))).collect();
-        let runs = (0..children).map(RunId).collect();
         let core = Core::new(settings, table, 7);
-        let mut performer = Self { core, now: Duration::ZERO, runs, timers: Vec::new(), started: Vec::new() };
+        let mut performer =
+            Self { core, now: Duration::ZERO, runs: Vec::new(), timers: Vec::new(), started: Vec::new() };
         performer.feed(Event::Boot);
         performer.settle();
         performer
@@ -114,8 +114,12 @@ impl Performer {
     fn feed(&mut self, event: Event) {
         for effect in self.core.handle(event, self.now) {
             match effect {
-                Effect::Start { key, run, .. } => {
-                    self.runs[usize::try_from(key.0).expect("small")] = run;
+                Effect::Start { run } => {
+                    // The first incarnations come in the order of the keys.
+                    match self.runs.get_mut(usize::try_from(run.child().0).expect("small")) {
+                        Some(last) => *last = run,
+                        None => self.runs.push(run),
+                    }
                     self.started.push(run);
                 }
                 Effect::SetTimer { timer, .. } => self.timers.push(timer),

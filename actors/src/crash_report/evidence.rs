@@ -33,6 +33,14 @@ pub struct Crash {
     pub evidence: Evidence,
 }
 
+impl Evidence {
+    /// Whether nothing is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { location, trace, stderr_tail, doing } = self;
+        location.is_none() && trace.is_none() && stderr_tail.is_empty() && doing.is_empty()
+    }
+}
+
 impl Crash {
     /// An end with its evidence.
     pub fn new(reason: ExitReason, evidence: Evidence) -> Self {

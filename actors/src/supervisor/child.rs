@@ -75,7 +75,7 @@ pub(super) enum State {
 pub(super) struct Child {
     pub(super) key: ChildKey,
     pub(super) policy: Policy,
-    /// The table changes it.
+    /// The table changes it, and counts.
     state: State,
     pub(super) incarnation: u64,
     pub(super) restarts: u64,

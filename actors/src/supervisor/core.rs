@@ -45,7 +45,6 @@ pub struct Core {
     calls_waiting: usize,
     effects: Vec<Effect>,
     restarts_total: u64,
-    runs_total: u64,
     timers_total: u64,
 }
 
@@ -96,7 +95,6 @@ impl Core {
             calls_waiting: 0,
             effects: Vec::new(),
             restarts_total: 0,
-            runs_total: 0,
             timers_total: 0,
         }
     }
@@ -119,6 +117,12 @@ impl Core {
         self.pump(now);
         self.window.set_paused(self.table.is_backing_off(), now);
         std::mem::take(&mut self.effects)
+    }
+
+    /// Takes back what [`Self::handle`] returned, once it is performed: its room is used for the next event's effects.
+    pub fn reuse(&mut self, mut performed: Vec<Effect>) {
+        performed.clear();
+        self.effects = performed;
     }
 
     /// The children in start order: OTP's `which_children`.
@@ -223,7 +227,7 @@ impl Core {
             }
             State::Stopping { run, since, killed: false, late, .. } => {
                 self.effects.push(Effect::Kill { run });
-                let timer = Some(self.set_timer(KILL_WAIT_MAX));
+                let timer = Some(self.set_timer(run.child, KILL_WAIT_MAX));
                 self.table.enter(at, State::Stopping { run, since, killed: true, timer, late });
             }
             State::Stopping { run, since, killed: true, late, .. } => {
@@ -267,8 +271,8 @@ impl Core {
         }
     }
 
-    fn set_timer(&mut self, after: Duration) -> TimerId {
-        let timer = TimerId(self.timers_total);
+    fn set_timer(&mut self, child: ChildKey, after: Duration) -> TimerId {
+        let timer = TimerId { number: self.timers_total, child };
         self.timers_total += 1;
         self.effects.push(Effect::SetTimer { timer, after });
         timer
@@ -282,7 +286,7 @@ impl Core {
 
     fn report(&mut self, at: usize, reason: ExitReason, uptime: Option<Duration>, action: Action) {
         let child = &self.table[at];
-        self.effects.push(Effect::Report(Report {
+        self.effects.push(Effect::Report(Box::new(Report {
             key: child.key,
             child: child.policy.id.clone(),
             incarnation: child.incarnation,
@@ -290,7 +294,7 @@ impl Core {
             uptime,
             restarts: child.restarts,
             action,
-        }));
+        })));
     }
 
     fn reply(&mut self, call: CallId, answer: Result<super::protocol::Answer, CallError>) {

@@ -20,11 +20,25 @@ pub struct ChildKey(pub u64);
 
 /// One incarnation of a child, never used twice by one supervisor. The core draws it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RunId(pub u64);
+pub struct RunId {
+    pub(super) child: ChildKey,
+    /// How often the child was started, this time included.
+    pub(super) incarnation: u64,
+}
 
-/// A timer that the core asked for.
+impl RunId {
+    /// Whose incarnation it is.
+    pub fn child(self) -> ChildKey {
+        self.child
+    }
+}
+
+/// A timer that the core asked for, and the child that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TimerId(pub u64);
+pub struct TimerId {
+    pub(super) number: u64,
+    pub(super) child: ChildKey,
+}
 
 /// A call that waits for its [`Effect::Reply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -147,12 +161,8 @@ pub enum CallError {
 pub enum Effect {
     /// Start this incarnation, and report its end as [`Event::ChildStarted`] or [`Event::ChildStartFailed`].
     Start {
-        /// Which child.
-        key: ChildKey,
-        /// Its incarnation's id.
+        /// Which.
         run: RunId,
-        /// How often it was started, this time included.
-        incarnation: u64,
     },
     /// Give up a start; it still reports.
     CancelStart {
@@ -192,8 +202,8 @@ pub enum Effect {
         /// Which.
         key: ChildKey,
     },
-    /// Something went wrong; tell people.
-    Report(Report),
+    /// Something went wrong; tell people. Boxed: it is large, and most effects are not.
+    Report(Box<Report>),
     /// Answer a call.
     Reply {
         /// Which.

@@ -112,15 +112,6 @@ struct Recipe {
     argument: Option<Argument>,
 }
 
-/// A start under way, or the living child that came of it.
-struct Run {
-    key: ChildKey,
-    incarnation: u64,
-    /// Dropping it gives the start up.
-    cancel: Option<oneshot::Sender<()>>,
-    child: Option<Spawned>,
-}
-
 pub(super) struct State {
     core: Core,
     path: ChildPath,
@@ -129,12 +120,14 @@ pub(super) struct State {
     born: Instant,
     recipes: SerialMap<ChildKey, Recipe>,
     template: Option<StartFn>,
-    runs: SerialMap<RunId, Run>,
+    /// Starts that wait for something. Dropping one gives it up.
+    cancels: SerialMap<RunId, oneshot::Sender<()>>,
+    living: SerialMap<RunId, Spawned>,
     actors: SerialMap<ActorId, RunId>,
     /// Ends that ractor told before the start reported. Invariant: empty while no start is under way.
     early: SerialMap<ActorId, Crash>,
     /// What is known of each child's last end, until a report shows it. Invariant: only children of the table.
-    evidence: SerialMap<ChildKey, (u64, Evidence)>,
+    evidence: SerialMap<ChildKey, (RunId, Evidence)>,
     /// Starts that have not reported.
     starting: usize,
     starter: Option<Starter>,
@@ -266,7 +259,8 @@ impl State {
             keys_total: u64::try_from(birth.recipes.len()).unwrap_or(u64::MAX),
             recipes: birth.recipes,
             template: birth.template,
-            runs: SerialMap::default(),
+            cancels: SerialMap::default(),
+            living: SerialMap::default(),
             actors: SerialMap::default(),
             early: SerialMap::default(),
             evidence: SerialMap::default(),
@@ -314,9 +308,11 @@ impl State {
 
     /// Tells the core and performs what it orders.
     fn feed(&mut self, event: Event) -> Result<(), TooManyTasks> {
-        for effect in self.core.handle(event, self.born.elapsed()) {
+        let mut effects = self.core.handle(event, self.born.elapsed());
+        for effect in effects.drain(..) {
             self.perform(effect)?;
         }
+        self.core.reuse(effects);
         Ok(())
     }
 
@@ -330,27 +326,23 @@ impl State {
 
     fn perform(&mut self, effect: Effect) -> Result<(), TooManyTasks> {
         match effect {
-            Effect::Start { key, run, incarnation } => self.start(key, run, incarnation)?,
+            Effect::Start { run } => self.start(run)?,
             Effect::CancelStart { run } => {
-                if let Some(run) = self.runs.get_mut(&run) {
-                    drop(run.cancel.take());
-                }
+                self.cancels.remove(&run);
             }
             Effect::Stop { run } => {
-                if let Some(child) = self.living(run) {
+                if let Some(child) = self.living.get(&run) {
                     ask_to_stop(&child.cell);
                 }
             }
             Effect::Kill { run } => {
-                if let Some(child) = self.living(run) {
+                if let Some(child) = self.living.get(&run) {
                     child.cell.kill();
                 }
             }
             Effect::Abandon { run } => {
-                if self.living(run).is_some() {
-                    // Dropping it empties its address. A start that was abandoned has still to report, and be dropped.
-                    self.runs.remove(&run);
-                }
+                // Dropping it empties its address. A start that was abandoned has still to report, and be dropped.
+                self.living.remove(&run);
             }
             Effect::SetTimer { timer, after } => self.timers.set(timer, after),
             Effect::CancelTimer { timer } => self.timers.cancel(timer),
@@ -360,7 +352,7 @@ impl State {
             }
             Effect::Report(report) => {
                 let evidence = self.evidence_for(&report);
-                self.crashes.push(CrashReport::new(&self.path, report, evidence));
+                self.crashes.push(CrashReport::new(&self.path, *report, evidence));
             }
             Effect::Reply { call, answer } => {
                 if let Some((id, reply)) = self.calls.remove(&call) {
@@ -377,17 +369,21 @@ impl State {
         Ok(())
     }
 
-    fn start(&mut self, key: ChildKey, run: RunId, incarnation: u64) -> Result<(), TooManyTasks> {
-        let Some(recipe) = self.recipes.get(&key) else { return Ok(()) };
-        let path = self.path.child(&recipe.id);
-        let context = StartContext::new(path, incarnation, self.myself.get_cell(), self.crashes.clone())
-            .with_argument(recipe.argument.clone());
-        let mut under_way = Run { key, incarnation, cancel: None, child: None };
+    fn start(&mut self, run: RunId) -> Result<(), TooManyTasks> {
+        let Some(recipe) = self.recipes.get(&run.child) else { return Ok(()) };
+        let context = StartContext {
+            above: self.path.clone(),
+            id: recipe.id.clone(),
+            incarnation: run.incarnation,
+            supervisor: self.myself.get_cell(),
+            argument: recipe.argument.clone(),
+            crashes: self.crashes.clone(),
+        };
         match start::begin(&recipe.start, context) {
             Begun::Over(outcome) => self.over.push_back((run, outcome)),
             Begun::Waiting(waiting) => {
                 let (cancel, cancelled) = oneshot::channel();
-                under_way.cancel = Some(cancel);
+                self.cancels.insert(run, cancel);
                 // One that still makes a start that was given up is left to it.
                 let starter = match self.starter.take_if(|_| self.starting == 0) {
                     Some(free) => free,
@@ -398,7 +394,6 @@ impl State {
             }
         }
         self.starting += 1;
-        self.runs.insert(run, under_way);
         Ok(())
     }
 
@@ -419,28 +414,23 @@ impl State {
 
     fn start_reported(&mut self, run: RunId, outcome: start::Outcome) -> Result<(), TooManyTasks> {
         self.starting -= 1;
+        self.cancels.remove(&run);
         match outcome {
             Ok(child) => {
-                let (actor, cell) = (child.cell.get_id(), child.cell.clone());
-                if let Some(run) = self.runs.get_mut(&run) {
-                    run.child = Some(child);
-                }
+                let actor = child.cell.get_id();
+                let missed = (self.early.len() == EARLY_EXITS_MAX && child.cell.get_status() == ActorStatus::Stopped)
+                    .then(|| ExitReason::Cancelled.into());
+                self.living.insert(run, child);
                 self.actors.insert(actor, run);
                 self.feed(Event::ChildStarted { run })?;
-                let missed = (cell.get_status() == ActorStatus::Stopped && self.early.len() == EARLY_EXITS_MAX)
-                    .then(|| ExitReason::Cancelled.into());
                 if let Some(crash) = self.early.remove(&actor).or(missed) {
                     self.child_exited(actor, crash)?;
                 }
             }
             Err(start::NotStarted { crash, actor }) => {
-                let started = self.runs.remove(&run);
                 let told = actor.and_then(|actor| self.early.remove(&actor));
                 let crash = if crash.reason == ExitReason::Cancelled { told.unwrap_or(crash) } else { crash };
-                let reason = match started {
-                    Some(run) => self.keep_evidence(&run, crash),
-                    None => crash.reason,
-                };
+                let reason = self.keep_evidence(run, crash);
                 self.feed(Event::ChildStartFailed { run, reason })?;
             }
         }
@@ -451,15 +441,12 @@ impl State {
     }
 
     fn child_exited(&mut self, actor: ActorId, crash: Crash) -> Result<(), TooManyTasks> {
-        if let Some(id) = self.actors.remove(&actor) {
-            let reason = match self.runs.remove(&id) {
-                Some(run) => {
-                    let of_a_task = run.child.as_ref().and_then(|child| child.vitals.take_task_crash());
-                    self.keep_evidence(&run, of_a_task.unwrap_or(crash))
-                }
+        if let Some(run) = self.actors.remove(&actor) {
+            let reason = match self.living.remove(&run) {
+                Some(child) => self.keep_evidence(run, child.vitals.take_task_crash().unwrap_or(crash)),
                 None => crash.reason,
             };
-            return self.feed(Event::ChildExited { run: id, reason });
+            return self.feed(Event::ChildExited { run, reason });
         }
         if self.starting > 0 && self.early.len() < EARLY_EXITS_MAX {
             self.early.insert(actor, crash);
@@ -467,22 +454,18 @@ impl State {
         Ok(())
     }
 
-    fn living(&self, run: RunId) -> Option<&Spawned> {
-        self.runs.get(&run)?.child.as_ref()
-    }
-
     /// Lays by what is known of an end, for the report that may come; its reason is the core's.
-    fn keep_evidence(&mut self, run: &Run, crash: Crash) -> ExitReason {
+    fn keep_evidence(&mut self, run: RunId, crash: Crash) -> ExitReason {
         // A start that was abandoned may report after its child was forgotten.
-        if self.recipes.contains_key(&run.key) {
-            self.evidence.insert(run.key, (run.incarnation, crash.evidence));
+        if !crash.evidence.is_empty() && self.recipes.contains_key(&run.child) {
+            self.evidence.insert(run.child, (run, crash.evidence));
         }
         crash.reason
     }
 
     fn evidence_for(&mut self, report: &Report) -> Evidence {
         match self.evidence.remove(&report.key) {
-            Some((incarnation, evidence)) if incarnation == report.incarnation => evidence,
+            Some((run, evidence)) if run.incarnation == report.incarnation => evidence,
             Some(_) | None => Evidence::default(),
         }
     }

@@ -33,13 +33,14 @@ pub const WORKER_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a child's start gets to know.
 #[derive(Clone)]
 pub struct StartContext {
-    /// The child's place.
-    pub path: ChildPath,
+    /// Its supervisor's place, and its own name there.
+    pub(super) above: ChildPath,
+    pub(super) id: ChildId,
     /// How often it was started, this time included.
     pub incarnation: u64,
     /// Its supervisor, to which it must be linked.
     pub supervisor: ActorCell,
-    argument: Option<Argument>,
+    pub(super) argument: Option<Argument>,
     pub(super) crashes: CrashHistory,
 }
 
@@ -77,13 +78,9 @@ pub struct SupervisorSpec {
 }
 
 impl StartContext {
-    pub(super) fn new(path: ChildPath, incarnation: u64, supervisor: ActorCell, crashes: CrashHistory) -> Self {
-        Self { path, incarnation, supervisor, argument: None, crashes }
-    }
-
-    pub(super) fn with_argument(mut self, argument: Option<Argument>) -> Self {
-        self.argument = argument;
-        self
+    /// The child's place. Put together when asked: few children want to know.
+    pub fn path(&self) -> ChildPath {
+        self.above.child(&self.id)
     }
 
     /// The last crash reports of the whole tree, as they come.
@@ -119,19 +116,17 @@ impl ChildSpec {
         id: &str,
         make: impl Fn(&StartContext) -> (Address<A::Msg>, A, A::Arguments) + Send + Sync + 'static,
     ) -> Self {
-        let make = Arc::new(make);
         let start: StartFn = Arc::new(move |context: StartContext| {
-            let make = Arc::clone(&make);
-            async move {
-                let (address, handler, arguments) = make(&context);
-                let vitals = Arc::<Vitals>::default();
-                let watched = Watched::new(handler, address, Arc::clone(&vitals));
-                let (actor, _) = Watched::spawn_linked(None, watched, arguments, context.supervisor)
-                    .await
-                    .map_err(|error| spawn_failure(&error))?;
-                Ok(Spawned::new(actor.get_cell(), None, vitals))
-            }
-            .boxed()
+            let (address, handler, arguments) = make(&context);
+            let vitals = Arc::<Vitals>::default();
+            let watched = Watched::new(handler, address, Arc::clone(&vitals));
+            // A combinator, because an `async` block would keep the handler and its arguments twice.
+            Watched::spawn_linked(None, watched, arguments, context.supervisor)
+                .map(move |spawned| match spawned {
+                    Ok((actor, _)) => Ok(Spawned::new(actor.get_cell(), None, vitals)),
+                    Err(error) => Err(spawn_failure(&error)),
+                })
+                .boxed()
         });
         Self {
             id: ChildId::try_from(id),
@@ -161,8 +156,9 @@ impl ChildSpec {
             let (spec, address) = (Arc::clone(&spec), address.clone());
             async move {
                 let vitals = Arc::<Vitals>::default();
+                let path = context.path();
                 let birth = Place { parent: Some(context.supervisor), address, vitals: Arc::clone(&vitals) };
-                let (actor, ready) = shell::spawn(context.path, spec(), context.crashes, None, birth).await?;
+                let (actor, ready) = shell::spawn(path, spec(), context.crashes, None, birth).await?;
                 Ok(Spawned::new(actor.get_cell(), Some(ready), vitals))
             }
             .boxed()
@@ -320,7 +316,7 @@ impl fmt::Debug for ChildSpec {
 impl fmt::Debug for StartContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StartContext")
-            .field("path", &self.path)
+            .field("path", &self.path())
             .field("incarnation", &self.incarnation)
             .finish_non_exhaustive()
     }

@@ -430,7 +430,7 @@ impl<'a> Forest<'a> {
     fn perform(&mut self, id: NodeId, effect: Effect) {
         let now = self.now;
         match effect {
-            Effect::Start { key, run, .. } => self.start(id, key, run),
+            Effect::Start { run } => self.start(id, run.child(), run),
             Effect::CancelStart { run } => match self.run(id, run).below {
                 Some(below) => {
                     self.run(id, run).phase = Phase::Cancelled;

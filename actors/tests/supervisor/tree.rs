@@ -207,7 +207,7 @@ impl Stage {
         let stage = self.clone();
         let mut spec = match policy.kind {
             ChildKind::Worker => ChildSpec::actor_at(policy.id.as_str(), move |context| {
-                (Address::new(), Worker { path: context.path.to_string(), stage: stage.clone() }, ())
+                (Address::new(), Worker { path: context.path().to_string(), stage: stage.clone() }, ())
             }),
             ChildKind::Supervisor => {
                 let path = format!("{parent}/{}", policy.id);

@@ -254,7 +254,8 @@ impl<'a> World<'a> {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Start { key, run, .. } => {
+            Effect::Start { run } => {
+                let key = run.child();
                 assert!(self.runs.values().all(|run| run.key != key), "two incarnations of {key:?}");
                 let starting = |run: &Run| matches!(run.phase, Phase::Starting);
                 assert!(!self.runs.values().any(starting), "two starts at a time");

@@ -85,8 +85,8 @@ impl Bench {
 
     fn obey(&mut self, effect: Effect) -> Option<Event> {
         let (verb, run) = match &effect {
-            Effect::Start { key, run, .. } => {
-                self.runs.insert(*run, *key);
+            Effect::Start { run } => {
+                self.runs.insert(*run, run.child());
                 ("start", *run)
             }
             Effect::CancelStart { run } => ("cancel", *run),

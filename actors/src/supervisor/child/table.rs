@@ -1,14 +1,12 @@
 //! A supervisor's children in start order, and who is found how.
 //!
-//! Owns the order and the indexes: by key, by id, by living incarnation, by timer. It must never let a child change its
-//! state behind the indexes' back; [`Table::enter`] is the only way. An event then costs the same under four thousand
-//! children as under ten.
+//! Owns the order, the index by id, and how many wait to be restarted. It must never let a child change its state behind
+//! that count's back; [`Table::enter`] is the only way. An event costs the same under four thousand children as under ten.
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
 
 use super::{Child, State};
-use crate::serial::SerialMap;
 use crate::supervisor::names::ChildId;
 use crate::supervisor::protocol::{ChildKey, RunId, TimerId};
 
@@ -18,10 +16,6 @@ pub(in crate::supervisor) struct Table {
     /// Invariant: keys ascend. Boxed, so that removing one moves little.
     children: Vec<(ChildKey, Box<Child>)>,
     ids: HashMap<ChildId, ChildKey>,
-    /// Invariant: holds [`Child::run`] of every child that has one.
-    runs: SerialMap<RunId, ChildKey>,
-    /// Invariant: holds [`Child::timer`] of every child that has one.
-    timers: SerialMap<TimerId, ChildKey>,
     /// Invariant: how many children are in [`State::BackingOff`].
     backing_off: usize,
 }
@@ -44,22 +38,22 @@ impl Table {
 
     /// Moves a child to another state.
     pub(in crate::supervisor) fn enter(&mut self, at: usize, state: State) {
-        let (key, child) = &mut self.children[at];
-        let (run, timer, was_backing_off) = (child.run(), child.timer(), child.is_backing_off());
+        let child = &mut self[at];
+        let was_backing_off = child.is_backing_off();
         child.state = state;
-        if child.run() != run {
-            run.map(|run| self.runs.remove(&run));
-            child.run().map(|run| self.runs.insert(run, *key));
-        }
-        if child.timer() != timer {
-            timer.map(|timer| self.timers.remove(&timer));
-            child.timer().map(|timer| self.timers.insert(timer, *key));
-        }
+        let is_backing_off = child.is_backing_off();
         self.backing_off -= usize::from(was_backing_off);
-        self.backing_off += usize::from(child.is_backing_off());
+        self.backing_off += usize::from(is_backing_off);
     }
 
     pub(in crate::supervisor) fn index_of(&self, key: ChildKey) -> Option<usize> {
+        let last = self.children.len().checked_sub(1)?;
+        // Keys are counted up from 0: as long as no child was removed each stands at its key's place, and then the newest
+        // still stands last.
+        let likely = usize::try_from(key.0).map_or(last, |number| number.min(last));
+        if self.children[likely].0 == key {
+            return Some(likely);
+        }
         self.children.binary_search_by_key(&key, |(key, _)| *key).ok()
     }
 
@@ -68,11 +62,11 @@ impl Table {
     }
 
     pub(in crate::supervisor) fn index_of_run(&self, run: RunId) -> Option<usize> {
-        self.index_of(*self.runs.get(&run)?)
+        self.index_of(run.child).filter(|at| self[*at].run() == Some(run))
     }
 
     pub(in crate::supervisor) fn index_of_timer(&self, timer: TimerId) -> Option<usize> {
-        self.index_of(*self.timers.get(&timer)?)
+        self.index_of(timer.child).filter(|at| self[*at].timer() == Some(timer))
     }
 
     pub(in crate::supervisor) fn len(&self) -> usize {

@@ -117,7 +117,7 @@ impl Core {
     fn back_off(&mut self, key: ChildKey, delay: Duration, again: bool) {
         let Some(at) = self.table.index_of(key) else { return };
         if !delay.is_zero() {
-            let timer = Some(self.set_timer(delay));
+            let timer = Some(self.set_timer(key, delay));
             self.table.enter(at, State::BackingOff { timer });
         } else if again {
             // As in OTP, a restart that failed is tried again only after what already waits.
@@ -139,12 +139,10 @@ impl Core {
         }
         self.forget_what_waits(key);
         self.cancel_timer(at);
-        let run = RunId(self.runs_total);
-        self.runs_total += 1;
         self.table[at].incarnation += 1;
-        let incarnation = self.table[at].incarnation;
-        self.effects.push(Effect::Start { key, run, incarnation });
-        let timer = self.table[at].policy.start_timeout.map(|after| self.set_timer(after));
+        let run = RunId { child: key, incarnation: self.table[at].incarnation };
+        self.effects.push(Effect::Start { run });
+        let timer = self.table[at].policy.start_timeout.map(|after| self.set_timer(key, after));
         self.table.enter(at, State::Starting { run, timer });
     }
 
@@ -167,7 +165,7 @@ impl Core {
                     Shutdown::Infinity => (false, None),
                 };
                 self.effects.push(if killed { Effect::Kill { run } } else { Effect::Stop { run } });
-                let timer = wait.map(|after| self.set_timer(after));
+                let timer = wait.map(|after| self.set_timer(key, after));
                 self.table.enter(at, State::Stopping { run, since, killed, timer, late: None });
             }
             State::Exited { reason, uptime } => {
@@ -195,7 +193,7 @@ impl Core {
         let State::Starting { run, .. } = *self.table[at].state() else { return };
         self.cancel_timer(at);
         self.effects.push(Effect::CancelStart { run });
-        let timer = self.set_timer(KILL_WAIT_MAX);
+        let timer = self.set_timer(run.child, KILL_WAIT_MAX);
         self.table.enter(at, State::Cancelling { run, why, timer });
     }
 

@@ -56,7 +56,7 @@ impl State {
 
     pub(super) fn find_supervisor(&self, id: &ChildId) -> Option<ActorCell> {
         let child = self.core.children(Duration::ZERO).into_iter().find(|child| child.id == *id)?;
-        let cell = &self.living(child.run?)?.cell;
+        let cell = &self.living.get(&child.run?)?.cell;
         is_supervisor(cell).then(|| cell.clone())
     }
 }

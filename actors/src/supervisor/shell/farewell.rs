@@ -20,15 +20,13 @@ const IDLE: Duration = Duration::from_secs(3600);
 impl State {
     pub(super) async fn take_leave(&mut self) {
         let mut deaths = FuturesUnordered::new();
-        for (run, living) in &self.runs {
-            if let Some(child) = &living.child {
-                let (run, cell) = (*run, child.cell.clone());
-                deaths.push(async move {
-                    // Without a time-out it cannot time out.
-                    let _ = cell.wait(None).await;
-                    run
-                });
-            }
+        for (run, child) in &self.living {
+            let (run, cell) = (*run, child.cell.clone());
+            deaths.push(async move {
+                // Without a time-out it cannot time out.
+                let _ = cell.wait(None).await;
+                run
+            });
         }
         let mut events = VecDeque::from([Event::StopRequested]);
         while !self.core.has_ended() {
@@ -49,7 +47,7 @@ impl State {
                 match effect {
                     Effect::CancelStart { run } => {
                         // Its report would come by message; dropping the cancel handle ends it.
-                        self.runs.remove(&run);
+                        self.cancels.remove(&run);
                         events.push_back(Event::ChildStartFailed { run, reason: ExitReason::Cancelled });
                     }
                     Effect::SetTimer { .. }
@@ -72,7 +70,7 @@ impl State {
     }
 
     fn death_of(&mut self, run: RunId) -> Event {
-        self.runs.remove(&run);
+        self.living.remove(&run);
         Event::ChildExited { run, reason: ExitReason::Shutdown { detail: None } }
     }
 }

@@ -24,7 +24,7 @@ impl State {
         let uptime = self.born.elapsed();
         let mut nodes = Vec::new();
         for view in self.core.children(uptime) {
-            let living = view.run.and_then(|run| self.living(run));
+            let living = view.run.and_then(|run| self.living.get(&run));
             let mailbox = living.map(|child| child.vitals.waiting());
             let below = living.map(|child| &child.cell).filter(|cell| is_supervisor(cell)).cloned();
             nodes.push((TreeNode::of_child(&self.path, &view, mailbox), below.map(ActorRef::from)));
