@@ -10,6 +10,11 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// A map whose keys are serial numbers.
 pub(crate) type SerialMap<K, V> = HashMap<K, V, BuildHasherDefault<SerialHasher>>;
 
+/// A map with room for so many.
+pub(crate) fn with_room<K, V>(count: usize) -> SerialMap<K, V> {
+    SerialMap::with_capacity_and_hasher(count, BuildHasherDefault::default())
+}
+
 /// Multiplies by 2^64 divided by the golden ratio (Knuth, TAOCP 3, 6.4), which spreads consecutive numbers.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SerialHasher(u64);

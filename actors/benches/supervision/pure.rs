@@ -77,7 +77,7 @@ impl Performer {
             backoff: Backoff { first: millisecond, max: millisecond, reset_after: Duration::ZERO },
             ..Settings::default()
         };
-        let table = (0..children).map(|number| (ChildKey(number), policy(number))).collect();
+        let table = (0..children).map(|number| (ChildKey(number), policy(number)));
         let core = Core::new(settings, table, 7);
         let mut performer =
             Self { core, now: Duration::ZERO, runs: Vec::new(), timers: Vec::new(), started: Vec::new() };

@@ -75,7 +75,7 @@ impl Core {
     /// A supervisor before [`Event::Boot`]. The specification must have passed [`Settings::check`]; for
     /// [`Strategy::Dynamic`] the one child is the template and is not started. Keys ascend, those of children that are
     /// added later too. `seed` is for the back-off's jitter.
-    pub fn new(settings: Settings, children: Vec<(ChildKey, Policy)>, seed: u64) -> Self {
+    pub fn new(settings: Settings, children: impl IntoIterator<Item = (ChildKey, Policy)>, seed: u64) -> Self {
         let mut template = None;
         let mut table = Table::default();
         if settings.strategy == Strategy::Dynamic {

@@ -171,7 +171,7 @@ impl Settings {
         if children.len() > CHILDREN_MAX {
             return Err(SpecError::TooManyChildren(children.len()));
         }
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::with_capacity(children.len());
         for child in children {
             if !seen.insert(&child.id) {
                 return Err(SpecError::DuplicateId(child.id.clone()));

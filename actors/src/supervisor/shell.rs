@@ -37,7 +37,7 @@ use super::watched::{Watched, failure, spawn_failure};
 use crate::address::Address;
 use crate::crash_report::{Crash, CrashHistory, CrashReport, Evidence};
 use crate::mailbox::Mailbox;
-use crate::serial::SerialMap;
+use crate::serial::{SerialMap, with_room};
 use crate::tasks::{Tasks, TooManyTasks};
 use crate::tree::TreeNode;
 use crate::vitals::Vitals;
@@ -53,9 +53,9 @@ const EARLY_EXITS_MAX: usize = 64;
 
 /// Starts that are told to the core at once between two messages. ractor serves ends of children before messages, so that
 /// children which crash faster than they are restarted would make their supervisor deaf; the next start is told by
-/// message, the core orders no more until then, and whoever asked before is answered first. Few, because a crash behind each
-/// of them may have frames to be named.
-const STARTS_BETWEEN_MESSAGES_MAX: usize = 8;
+/// message, the core orders no more until then, and whoever asked before is answered first. Some tens of microseconds' worth,
+/// beside which the message costs little; not more, because a crash behind each of them may have frames to be named.
+const STARTS_BETWEEN_MESSAGES_MAX: usize = 32;
 
 /// A message to a supervisor; [`super::SupervisorRef`] makes them.
 #[derive(Debug)]
@@ -116,6 +116,7 @@ pub(super) struct State {
     core: Core,
     path: ChildPath,
     myself: ActorRef<SupervisorMsg>,
+    mailbox: Mailbox<SupervisorMsg>,
     tasks: Tasks,
     born: Instant,
     recipes: SerialMap<ChildKey, Recipe>,
@@ -125,7 +126,7 @@ pub(super) struct State {
     living: SerialMap<RunId, Spawned>,
     actors: SerialMap<ActorId, RunId>,
     /// Ends that ractor told before the start reported. Invariant: empty while no start is under way.
-    early: SerialMap<ActorId, Crash>,
+    early: Vec<(ActorId, Crash)>,
     /// What is known of each child's last end, until a report shows it. Invariant: only children of the table.
     evidence: SerialMap<ChildKey, (RunId, Evidence)>,
     /// Starts that have not reported.
@@ -165,17 +166,14 @@ pub(super) async fn spawn(
 ) -> Result<(ActorRef<SupervisorMsg>, oneshot::Receiver<Result<(), ExitReason>>), Crash> {
     let invalid = |error: SpecError| ExitReason::InvalidSpec { message: error.to_string() };
     let seed = spec.chosen_seed().unwrap_or_else(|| RandomState::new().hash_one(&path));
-    let (settings, children) = spec.into_parts().map_err(invalid)?;
-    let mut recipes = SerialMap::default();
-    let mut policies = Vec::new();
+    let (settings, policies, starts) = spec.into_parts().map_err(invalid)?;
+    let mut recipes = with_room(policies.len());
     let mut template = None;
-    for (number, (policy, start)) in (0..).zip(children) {
-        let key = ChildKey(number);
+    for ((key, policy), start) in (0..).map(ChildKey).zip(&policies).zip(starts) {
         template.get_or_insert_with(|| Arc::clone(&start));
         recipes.insert(key, Recipe { id: policy.id.clone(), start, argument: None });
-        policies.push((key, policy));
     }
-    let core = Core::new(settings, policies, seed);
+    let core = Core::new(settings, (0..).map(ChildKey).zip(policies), seed);
     let template = core.template().and(template);
     let (ready, booted) = oneshot::channel();
     let birth = Birth { path, core, recipes, template, crashes, ready, ended };
@@ -250,19 +248,21 @@ impl Actor for Shell {
 
 impl State {
     fn new(myself: ActorRef<SupervisorMsg>, birth: Birth) -> Self {
+        let children = birth.recipes.len();
         Self {
             core: birth.core,
             path: birth.path,
             tasks: Tasks::with_limit(myself.get_cell(), TASKS_MAX),
+            mailbox: Mailbox::of(&myself),
             myself,
             born: Instant::now(),
-            keys_total: u64::try_from(birth.recipes.len()).unwrap_or(u64::MAX),
+            keys_total: u64::try_from(children).unwrap_or(u64::MAX),
             recipes: birth.recipes,
             template: birth.template,
             cancels: SerialMap::default(),
-            living: SerialMap::default(),
-            actors: SerialMap::default(),
-            early: SerialMap::default(),
+            living: with_room(children),
+            actors: with_room(children),
+            early: Vec::new(),
             evidence: SerialMap::default(),
             starting: 0,
             starter: None,
@@ -282,7 +282,10 @@ impl State {
     fn take_message(&mut self, message: Msg) -> Result<(), TooManyTasks> {
         match message {
             Msg::Stop => self.feed(Event::StopRequested),
-            Msg::StartReported { run, outcome } => self.start_reported(run, outcome),
+            Msg::StartReported { run, outcome } => {
+                self.cancels.remove(&run);
+                self.start_reported(run, outcome)
+            }
             Msg::AlarmRang => self.alarm_rang(),
             Msg::StartChild { spec, reply } => self.start_child(spec, reply),
             Msg::StartDynamic { argument, reply } => self.start_dynamic(argument, reply),
@@ -387,7 +390,7 @@ impl State {
                 // One that still makes a start that was given up is left to it.
                 let starter = match self.starter.take_if(|_| self.starting == 0) {
                     Some(free) => free,
-                    None => Starter::spawn(&mut self.tasks, Mailbox::of(&self.myself))?,
+                    None => Starter::spawn(&mut self.tasks, self.mailbox.clone())?,
                 };
                 starter.order(Order { run, waiting, cancelled });
                 self.starter = Some(starter);
@@ -403,18 +406,17 @@ impl State {
         while let Some((run, outcome)) = self.over.pop_front() {
             if self.starts_left == 0 {
                 // If nobody takes the child any more, dropping it kills it.
-                let _ = Mailbox::of(&self.myself).send(SupervisorMsg(Msg::StartReported { run, outcome }));
+                let _ = self.mailbox.send(SupervisorMsg(Msg::StartReported { run, outcome }));
                 continue;
             }
             self.starts_left -= 1;
             self.start_reported(run, outcome)?;
         }
-        self.timers.set_alarm(&mut self.tasks, &self.myself)
+        self.timers.set_alarm(&mut self.tasks, &self.mailbox)
     }
 
     fn start_reported(&mut self, run: RunId, outcome: start::Outcome) -> Result<(), TooManyTasks> {
         self.starting -= 1;
-        self.cancels.remove(&run);
         match outcome {
             Ok(child) => {
                 let actor = child.cell.get_id();
@@ -423,12 +425,12 @@ impl State {
                 self.living.insert(run, child);
                 self.actors.insert(actor, run);
                 self.feed(Event::ChildStarted { run })?;
-                if let Some(crash) = self.early.remove(&actor).or(missed) {
+                if let Some(crash) = self.take_early(actor).or(missed) {
                     self.child_exited(actor, crash)?;
                 }
             }
             Err(start::NotStarted { crash, actor }) => {
-                let told = actor.and_then(|actor| self.early.remove(&actor));
+                let told = actor.and_then(|actor| self.take_early(actor));
                 let crash = if crash.reason == ExitReason::Cancelled { told.unwrap_or(crash) } else { crash };
                 let reason = self.keep_evidence(run, crash);
                 self.feed(Event::ChildStartFailed { run, reason })?;
@@ -443,15 +445,20 @@ impl State {
     fn child_exited(&mut self, actor: ActorId, crash: Crash) -> Result<(), TooManyTasks> {
         if let Some(run) = self.actors.remove(&actor) {
             let reason = match self.living.remove(&run) {
-                Some(child) => self.keep_evidence(run, child.vitals.take_task_crash().unwrap_or(crash)),
+                Some(child) => self.keep_evidence(run, child.bury().unwrap_or(crash)),
                 None => crash.reason,
             };
             return self.feed(Event::ChildExited { run, reason });
         }
         if self.starting > 0 && self.early.len() < EARLY_EXITS_MAX {
-            self.early.insert(actor, crash);
+            self.early.push((actor, crash));
         }
         Ok(())
+    }
+
+    fn take_early(&mut self, actor: ActorId) -> Option<Crash> {
+        let at = self.early.iter().position(|(early, _)| *early == actor)?;
+        Some(self.early.swap_remove(at).1)
     }
 
     /// Lays by what is known of an end, for the report that may come; its reason is the core's.

@@ -265,15 +265,14 @@ impl SupervisorSpec {
         self.seed
     }
 
-    /// The checked parts.
-    pub(super) fn into_parts(self) -> Result<(Settings, Vec<(Policy, StartFn)>), SpecError> {
+    /// The checked parts: the rules, and each child's rules and start.
+    pub(super) fn into_parts(self) -> Result<(Settings, Vec<Policy>, impl Iterator<Item = StartFn>), SpecError> {
         let mut policies = Vec::with_capacity(self.children.len());
         for child in &self.children {
             policies.push(child.policy()?);
         }
         self.settings.check(&policies)?;
-        let starts = self.children.into_iter().map(|child| child.start);
-        Ok((self.settings, policies.into_iter().zip(starts).collect()))
+        Ok((self.settings, policies, self.children.into_iter().map(|child| child.start)))
     }
 }
 
@@ -284,6 +283,13 @@ impl Spawned {
         vitals: Arc<Vitals>,
     ) -> Self {
         Self { cell, ready, vitals, kill_on_drop: true }
+    }
+
+    /// The actor has ended: nobody may find it any more. Says what a task of it died of.
+    pub(super) fn bury(mut self) -> Option<Crash> {
+        self.vitals.move_out();
+        self.kill_on_drop = false;
+        self.vitals.take_task_crash()
     }
 
     /// Lets the actor live on.

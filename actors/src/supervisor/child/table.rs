@@ -69,6 +69,11 @@ impl Table {
         self.index_of(timer.child).filter(|at| self[*at].timer() == Some(timer))
     }
 
+    /// Whether an operation on this child has still to end.
+    pub(in crate::supervisor) fn is_in_transition(&self, key: ChildKey) -> bool {
+        self.index_of(key).is_some_and(|at| self[at].is_in_transition())
+    }
+
     pub(in crate::supervisor) fn len(&self) -> usize {
         self.children.len()
     }
@@ -86,8 +91,12 @@ impl Table {
 
 impl FromIterator<Child> for Table {
     fn from_iter<I: IntoIterator<Item = Child>>(children: I) -> Self {
+        let children = children.into_iter();
+        let (least, _) = children.size_hint();
         let mut table = Self::default();
-        children.into_iter().for_each(|child| table.push(child));
+        table.children.reserve(least);
+        table.ids.reserve(least);
+        children.for_each(|child| table.push(child));
         table
     }
 }

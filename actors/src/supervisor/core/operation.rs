@@ -61,14 +61,12 @@ impl Operation {
 impl Core {
     /// Takes the operation as far as it goes; true when it ended.
     pub(super) fn advance(&mut self) -> bool {
-        let Some(mut operation) = self.operation.take() else { return true };
-        loop {
+        while let Some(operation) = &mut self.operation {
             // One look at each child, not at all that wait at each end: thousands are stopped together.
-            while operation.waiting.last().is_some_and(|key| !self.is_in_transition(*key)) {
+            while operation.waiting.last().is_some_and(|key| !self.table.is_in_transition(*key)) {
                 operation.waiting.pop();
             }
             if !operation.waiting.is_empty() {
-                self.operation = Some(operation);
                 return false;
             }
             if operation.together {
@@ -83,15 +81,12 @@ impl Core {
             } else if let Some(key) = operation.starts.pop_front() {
                 operation.waiting.push(key);
                 self.begin_start(key);
-            } else {
-                self.conclude(operation.then);
+            } else if let Some(done) = self.operation.take() {
+                self.conclude(done.then);
                 return true;
             }
         }
-    }
-
-    fn is_in_transition(&self, key: ChildKey) -> bool {
-        self.table.index_of(key).is_some_and(|at| self.table[at].is_in_transition())
+        true
     }
 
     fn conclude(&mut self, then: Then) {

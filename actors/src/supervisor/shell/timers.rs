@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ractor::ActorRef;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -36,10 +35,10 @@ impl Timers {
     }
 
     pub(super) fn cancel(&mut self, timer: TimerId) {
-        if let Some(at) = self.times.remove(&timer) {
-            self.due.remove(place_of((at, timer), &self.due));
-        } else if let Some(at) = self.fresh.iter().rposition(|(fresh, _)| *fresh == timer) {
+        if let Some(at) = self.fresh.iter().rposition(|(fresh, _)| *fresh == timer) {
             self.fresh.swap_remove(at);
+        } else if let Some(at) = self.times.remove(&timer) {
+            self.due.remove(place_of((at, timer), &self.due));
         }
     }
 
@@ -72,7 +71,7 @@ impl Timers {
     pub(super) fn set_alarm(
         &mut self,
         tasks: &mut Tasks,
-        myself: &ActorRef<SupervisorMsg>,
+        mailbox: &Mailbox<SupervisorMsg>,
     ) -> Result<(), TooManyTasks> {
         self.wind();
         let Some(at) = self.next() else { return Ok(()) };
@@ -82,11 +81,11 @@ impl Timers {
         if let Some((_, later)) = self.alarm.take() {
             later.abort();
         }
-        let myself = Mailbox::of(myself);
+        let mailbox = mailbox.clone();
         let sleeping = tasks.spawn_named("alarm", async move {
             tokio::time::sleep_until(at).await;
             // A supervisor that is gone needs no alarm.
-            let _ = myself.send(SupervisorMsg(Msg::AlarmRang));
+            let _ = mailbox.send(SupervisorMsg(Msg::AlarmRang));
         })?;
         self.alarm = Some((at, sleeping));
         Ok(())
