@@ -6,8 +6,22 @@
 //! over the rounds, and the least of them, which is what a busy machine disturbs least. `HALM_BENCH_ROUNDS` sets another
 //! number of rounds; a word behind `--` picks the subjects that have it in their names.
 //!
-//! All subjects supervise the same actor, and a time ends when that actor's `pre_start` says so, not when a supervisor
-//! does. It crashes by returning an error, which costs all of them the same; a panic would measure unwinding.
+//! All subjects supervise the same actor, and a start or restart has come when that actor's `pre_start` says so, not
+//! when a supervisor does. It crashes by returning an error, which costs all of them the same; a panic would measure
+//! unwinding. A stop has come when the supervisor has ended and no incarnation is left.
+//!
+//! What the subjects do in these times is not the same:
+//! - Start: ours has told its core of each child, and whoever started the tree, before the time ends.
+//!   `ractor-supervisor` hears of its children only afterwards, and then looks for each by its name: in a list of all,
+//!   or in a map if it is dynamic. So `settle` is how long it takes from there until the supervisor answers a question,
+//!   which ractor delivers after what was heard of children. Of `ractor-supervisor` only `InspectState` can be asked,
+//!   which copies all specifications. The next time begins after it, and nobody's restarts are charged with what a
+//!   start left to be done.
+//! - Stop: ours asks its children to stop one after the other, the last first, each when the one before has ended (the
+//!   dynamic ones all at once), lets them run their `post_stop`, and kills those that take too long.
+//!   `ractor-supervisor` just ends; ractor then kills what is linked below, all at once, without `post_stop`, and
+//!   nobody hears of their ends but this bench. Nothing in that crate stops a tree in order, which is why no row of it
+//!   does what ours does.
 //!
 //! `ractor-supervisor` is used at its fastest: no back-off function, nothing subscribed to its log events, restarts
 //! without limit and a window of a millisecond, because it walks the window's restarts at each restart; names that the
@@ -56,7 +70,10 @@ trait Subject {
     /// Starts a child for every slot of the hall.
     fn start(hall: &Arc<Hall>) -> impl Future<Output = Self::Tree> + Send;
 
-    /// Asks for the end of all children; the hall tells when it has come.
+    /// Asks the supervisor something, which it answers when it has seen to what it was told of its children.
+    fn settle(tree: &Self::Tree) -> impl Future<Output = ()> + Send;
+
+    /// Ends the supervisor, and waits until it has ended; the hall tells when no child is left.
     fn stop(tree: Self::Tree) -> impl Future<Output = ()> + Send;
 }
 
@@ -79,10 +96,11 @@ impl Figures {
 }
 
 const START: &str = "start";
+const SETTLE: &str = "settle";
 const RESTART: &str = "restart";
 const BURST: &str = "restart in a burst";
 const STOP: &str = "stop";
-const COLUMNS: [&str; 4] = [START, RESTART, BURST, STOP];
+const COLUMNS: [&str; 5] = [START, SETTLE, RESTART, BURST, STOP];
 
 async fn round<S: Subject>(mut figures: Figures) -> Figures {
     let hall = Hall::new(CHILDREN);
@@ -90,6 +108,9 @@ async fn round<S: Subject>(mut figures: Figures) -> Figures {
     let tree = S::start(&hall).await;
     hall.ups(CHILDREN).await;
     figures.note(START, began, CHILDREN);
+    let began = Instant::now();
+    S::settle(&tree).await;
+    figures.note(SETTLE, began, CHILDREN);
     if S::CRASHES > 0 {
         let began = Instant::now();
         for number in 0..S::CRASHES {
@@ -101,6 +122,7 @@ async fn round<S: Subject>(mut figures: Figures) -> Figures {
         (0..S::CRASHES).for_each(|number| hall.crash(number));
         hall.ups(CHILDREN + 2 * S::CRASHES).await;
         figures.note(BURST, began, S::CRASHES);
+        S::settle(&tree).await;
     }
     let began = Instant::now();
     S::stop(tree).await;

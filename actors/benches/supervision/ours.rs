@@ -29,6 +29,10 @@ impl Subject for Fixed {
         Supervisor::start_root("root", spec).await.expect("starts")
     }
 
+    async fn settle(root: &Root) {
+        root.supervisor().count_children().await.expect("it lives");
+    }
+
     async fn stop(root: Root) {
         root.shutdown().await;
     }
@@ -50,6 +54,10 @@ impl Subject for Dynamic {
             root.supervisor().start_dynamic(place).await.expect("starts");
         }
         root
+    }
+
+    async fn settle(root: &Root) {
+        root.supervisor().count_children().await.expect("it lives");
     }
 
     async fn stop(root: Root) {

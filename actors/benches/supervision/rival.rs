@@ -52,8 +52,12 @@ impl Subject for Fixed {
         supervisor
     }
 
+    async fn settle(supervisor: &Self::Tree) {
+        ractor::call!(supervisor, SupervisorMsg::InspectState).expect("it lives");
+    }
+
     async fn stop(supervisor: Self::Tree) {
-        supervisor.stop(None);
+        supervisor.stop_and_wait(None, None).await.expect("it lives");
     }
 }
 
@@ -76,7 +80,11 @@ impl Subject for Dynamic {
         supervisor
     }
 
+    async fn settle(supervisor: &Self::Tree) {
+        ractor::call!(supervisor, DynamicSupervisorMsg::InspectState).expect("it lives");
+    }
+
     async fn stop(supervisor: Self::Tree) {
-        supervisor.stop(None);
+        supervisor.stop_and_wait(None, None).await.expect("it lives");
     }
 }
