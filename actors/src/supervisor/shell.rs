@@ -53,8 +53,8 @@ const EARLY_EXITS_MAX: usize = 64;
 
 /// Starts that are told to the core at once between two messages. ractor serves ends of children before messages, so that
 /// children which crash faster than they are restarted would make their supervisor deaf; the next start is told by
-/// message, the core orders no more until then, and whoever asked before is answered first. Some tens of microseconds' worth,
-/// beside which the message costs little; not more, because a crash behind each of them may have frames to be named.
+/// message, the core orders no more until then, and whoever asked before is answered first. Enough that the message costs
+/// little beside them; not more, because a crash behind each of them may have frames to be named.
 const STARTS_BETWEEN_MESSAGES_MAX: usize = 32;
 
 /// A message to a supervisor; [`super::SupervisorRef`] makes them.

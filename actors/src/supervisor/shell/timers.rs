@@ -21,8 +21,7 @@ use crate::tasks::{Tasks, TooManyTasks};
 pub(super) struct Timers {
     /// Set in this turn, to be counted from its end.
     fresh: Vec<(TimerId, Duration)>,
-    /// Invariant: ascending, and the same timers as `times`. Most are added at the end and taken from near the front, and
-    /// there are at most as many as children.
+    /// Invariant: ascending, the same timers as `times`, and no more of them than children.
     due: VecDeque<(Instant, TimerId)>,
     times: SerialMap<TimerId, Instant>,
     /// Invariant: not later than the first timer.
@@ -98,7 +97,11 @@ impl Timers {
     }
 }
 
-/// Where an entry is, or belongs.
+/// Where an entry is, or belongs: mostly at one of the ends.
 fn place_of(entry: (Instant, TimerId), due: &VecDeque<(Instant, TimerId)>) -> usize {
-    due.partition_point(|other| *other < entry)
+    match (due.front(), due.back()) {
+        (Some(first), _) if entry <= *first => 0,
+        (_, Some(last)) if *last < entry => due.len(),
+        (_, _) => due.partition_point(|other| *other < entry),
+    }
 }
