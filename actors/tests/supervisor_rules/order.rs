@@ -85,6 +85,37 @@ fn a_start_that_succeeds_after_it_was_given_up_is_killed() {
 }
 
 #[test]
+fn what_an_abandoned_incarnation_still_tells_is_not_about_the_next() {
+    let mut bench = Bench::booted(settings(Strategy::OneForOne), &[policy("a")]);
+    bench.deaf = vec!["start a", "cancel a"];
+    bench.exit("a", boom());
+    let abandoned = bench.view("a").run.expect("starting");
+    bench.wait(SECOND + KILL_WAIT_MAX);
+    let next = bench.view("a").run.expect("starting again");
+    assert_ne!(abandoned, next);
+    bench.diary();
+    bench.feed(Event::ChildStarted { run: abandoned });
+    bench.feed(Event::ChildStartFailed { run: abandoned, reason: boom() });
+    assert_eq!(bench.diary(), ["kill a"]);
+    assert_eq!((bench.standing("a"), bench.view("a").run), (ChildStanding::Starting, Some(next)));
+}
+
+#[test]
+fn a_timer_that_fires_after_it_was_cancelled_is_not_taken_for_the_next() {
+    let mut bench = Bench::booted(settings(Strategy::OneForOne), &[policy("a")]);
+    bench.deaf = vec!["start a", "stop a"];
+    bench.exit("a", boom());
+    let cancelled = *bench.timers.keys().next().expect("the start's");
+    let run = bench.view("a").run.expect("starting");
+    bench.feed(Event::ChildStarted { run });
+    bench.call(0, Change::Terminate(named("a")));
+    bench.diary();
+    bench.feed(Event::TimerFired { timer: cancelled });
+    assert_eq!(bench.diary(), Vec::<String>::new());
+    assert_eq!(bench.standing("a"), ChildStanding::Stopping);
+}
+
+#[test]
 fn a_child_that_ends_during_the_boot_is_seen_to_after_it() {
     let mut bench = Bench::new(settings(Strategy::OneForOne), &[policy("a"), policy("b")]);
     bench.deaf = vec!["start b"];
