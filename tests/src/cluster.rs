@@ -125,8 +125,8 @@ impl Cluster {
         PlainClient::connect(&self.url()).await
     }
 
-    /// Starts again what has died, and waits until every worker of every replica is ready and all know each other.
-    pub async fn ready(&mut self) {
+    /// Starts again what has died, as an orchestrator would.
+    pub fn start_again(&mut self) {
         let url = self.broker.url();
         for replica in &mut self.replicas {
             if replica.process().ended().is_some() {
@@ -134,6 +134,11 @@ impl Cluster {
                 *replica = start(&url, &name, &self.variables);
             }
         }
+    }
+
+    /// Starts again what has died, and waits until every worker of every replica is ready and all know each other.
+    pub async fn ready(&mut self) {
+        self.start_again();
         let count = self.replicas.len();
         until(&format!("{count} replicas are ready"), async || {
             for replica in &mut self.replicas {
