@@ -32,7 +32,7 @@ async def stream(client, subject, request):
 
 
 async def main(url, model, request):
-    client = await nats.connect(url)
+    client = await nats.connect(url.split(","))
     subject = f"halm.v1.generate.{model}"
     if json.loads(request).get("stream"):
         records = await stream(client, subject, request.encode())

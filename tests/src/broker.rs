@@ -22,11 +22,13 @@ pub struct BrokerOptions {
     pub user: Option<(&'static str, &'static str)>,
     /// Largest payload, as its configuration says it.
     pub max_payload: &'static str,
+    /// Servers, in one cluster if there are several.
+    pub servers: usize,
 }
 
 impl Default for BrokerOptions {
     fn default() -> Self {
-        Self { program: None, jetstream: true, user: None, max_payload: "1MB" }
+        Self { program: None, jetstream: true, user: None, max_payload: "1MB", servers: 1 }
     }
 }
 
@@ -50,13 +52,39 @@ impl Broker {
     /// # Panics
     /// When there is no binary, or it does not listen.
     pub async fn with(options: BrokerOptions) -> Self {
+        Self::start_with(&options, "").await
+    }
+
+    /// Starts as many as the options say, as one cluster, and waits until it has a leader.
+    ///
+    /// # Panics
+    /// When there is no binary, or one does not listen.
+    pub async fn cluster(options: BrokerOptions) -> Vec<Self> {
+        let ports: Vec<u16> = (0..options.servers).map(|_| free_port().expect("a free port")).collect();
+        let routes = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(", ");
+        let mut brokers = Vec::new();
+        for (number, port) in ports.iter().enumerate() {
+            let cluster = format!(
+                "server_name: \"s{number}\"\ncluster {{ name: c, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n"
+            );
+            brokers.push(Self::start_with(&options, &cluster).await);
+        }
+        let nats = async_nats::connect(brokers[0].url()).await.expect("the broker listens");
+        until("the cluster has a leader", async || {
+            nats.request("$JS.API.STREAM.NAMES", "".into()).await.map_err(|error| error.to_string())
+        })
+        .await;
+        brokers
+    }
+
+    async fn start_with(options: &BrokerOptions, more: &str) -> Self {
         let program = match &options.program {
             Some(program) => program.clone(),
             None => tokio::task::spawn_blocking(fetched).await.expect("no panic"),
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port = free_port().expect("a free port");
-        std::fs::write(folder.path().join("nats.conf"), configuration(port, folder.path(), &options))
+        std::fs::write(folder.path().join("nats.conf"), configuration(port, folder.path(), options) + more)
             .expect("a file in a temporary folder");
         let mut broker = Self { program, port, folder, process: None };
         broker.restart().await;

@@ -4,6 +4,9 @@ use std::time::SystemTime;
 
 use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt;
+use halm_client::Event;
+use halm_protocol::Request;
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::until::PATIENCE;
@@ -16,12 +19,13 @@ pub struct PlainClient {
 }
 
 impl PlainClient {
-    /// Connects.
+    /// Connects to one of these addresses, which are separated by commas.
     ///
     /// # Panics
     /// When nobody listens.
     pub async fn connect(url: &str) -> Self {
-        Self { nats: async_nats::connect(url).await.expect("the broker listens") }
+        let urls: Vec<&str> = url.split(',').collect();
+        Self { nats: async_nats::connect(&urls[..]).await.expect("the broker listens") }
     }
 
     /// The connection.
@@ -58,4 +62,21 @@ impl PlainClient {
             }
         }
     }
+}
+
+/// What halm's own client hands out for a request, added up.
+///
+/// # Panics
+/// On an error, or a reply that is another text than the chunks.
+pub async fn text_of(client: &halm_client::Client, request: &Value) -> String {
+    let request = Request::parse(request.to_string().as_bytes()).expect("a good request");
+    let mut stream = client.generate("smollm2", &request).await.expect("somebody hears it");
+    let mut text = String::new();
+    while let Some(event) = stream.next().await {
+        match event.expect("no error comes") {
+            Event::Chunk(chunk) => text.push_str(&chunk.text),
+            Event::Reply(reply) => assert_eq!(reply.text(), text),
+        }
+    }
+    text
 }

@@ -24,7 +24,7 @@ pub struct Cluster {
     variables: Vec<(&'static str, &'static str)>,
     client: Client,
     python: Python,
-    broker: Broker,
+    brokers: Vec<Broker>,
     _turn: Turn,
 }
 
@@ -86,18 +86,37 @@ impl Cluster {
     ) -> Self {
         let turn = Turn::take();
         let python = Python::ready().await;
-        let broker = Broker::with(options).await;
-        let replicas = names.iter().map(|name| start(&broker.url(), name, variables)).collect();
-        let client = Client::connect(&broker.url()).await.expect("the broker listens");
+        let brokers =
+            if options.servers > 1 { Broker::cluster(options).await } else { vec![Broker::with(options).await] };
+        let url = urls(&brokers);
+        let replicas = names.iter().map(|name| start(&url, name, variables)).collect();
+        let client = Client::connect(&url).await.expect("the broker listens");
         let variables = variables.to_vec();
-        let mut cluster = Self { replicas, variables, client, python, broker, _turn: turn };
+        let mut cluster = Self { replicas, variables, client, python, brokers, _turn: turn };
         cluster.ready().await;
         cluster
     }
 
-    /// The broker.
+    /// The broker, or the first of them.
     pub fn broker(&mut self) -> &mut Broker {
-        &mut self.broker
+        &mut self.brokers[0]
+    }
+
+    /// The broker that leads a stream, in a cluster.
+    ///
+    /// # Panics
+    /// When none does.
+    pub async fn leader_of(&mut self, stream: &str) -> &mut Broker {
+        let nats = self.client.nats().clone();
+        let leader = until(&format!("{stream} has a leader"), async || {
+            let asked = nats.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await;
+            let told: Value = serde_json::from_slice(&asked.map_err(|error| error.to_string())?.payload)
+                .map_err(|error| error.to_string())?;
+            told["cluster"]["leader"].as_str().map(str::to_owned).ok_or_else(|| told.to_string())
+        })
+        .await;
+        let number: usize = leader[1..].parse().expect("a server of this cluster");
+        &mut self.brokers[number]
     }
 
     /// halm's own client.
@@ -106,10 +125,10 @@ impl Cluster {
         &self.client
     }
 
-    /// Where the broker listens.
+    /// Where the brokers listen, separated by commas.
     #[must_use]
     pub fn url(&self) -> String {
-        self.broker.url()
+        urls(&self.brokers)
     }
 
     /// The replica of this name.
@@ -127,7 +146,7 @@ impl Cluster {
 
     /// Starts again what has died, as an orchestrator would.
     pub fn start_again(&mut self) {
-        let url = self.broker.url();
+        let url = self.url();
         for replica in &mut self.replicas {
             if replica.process().ended().is_some() {
                 let name = replica.name().to_owned();
@@ -160,7 +179,7 @@ impl Cluster {
     /// Starts asking through Python.
     #[must_use]
     pub fn asking(&self, request: &Value) -> Asking {
-        self.python.asking(&self.broker.url(), MODEL, request)
+        self.python.asking(&self.url(), MODEL, request)
     }
 
     /// Asks through Python and reads to the end.
@@ -185,6 +204,10 @@ impl Cluster {
         })
         .await
     }
+}
+
+fn urls(brokers: &[Broker]) -> String {
+    brokers.iter().map(Broker::url).collect::<Vec<_>>().join(",")
 }
 
 fn start(url: &str, name: &str, variables: &[(&'static str, &'static str)]) -> Replica {

@@ -39,7 +39,7 @@ mod until;
 pub mod weights;
 
 pub use broker::{Broker, BrokerOptions};
-pub use client::PlainClient;
+pub use client::{PlainClient, text_of};
 pub use cluster::{Cluster, RunningJob, greedy, question, story};
 pub use gaps::{Gaps, kills};
 pub use nursery::{JOB, Nursery, crowd, group_of, how_it_stops};

@@ -6,9 +6,7 @@
 use std::time::SystemTime;
 
 use futures_util::future::join;
-use halm_client::Event;
-use halm_protocol::Request;
-use halm_tests::{Broker, Cluster, Gaps, Transcript, greedy, kills, question, story};
+use halm_tests::{Broker, Cluster, Gaps, Transcript, greedy, kills, question, story, text_of};
 use serde_json::{Value, json};
 
 /// The request without `stream`.
@@ -160,18 +158,4 @@ async fn stream_over_a_broker_that(goes: impl AsyncFnOnce(&mut Broker)) {
     theirs.expect("no panic").assert_no_fork(&undisturbed);
     cluster.ready().await;
     cluster.ask(&story()).await.assert_same_stream(&undisturbed);
-}
-
-/// What halm's own client hands out, added up.
-async fn text_of(client: &halm_client::Client, request: &Value) -> String {
-    let request = Request::parse(request.to_string().as_bytes()).expect("a good request");
-    let mut stream = client.generate("smollm2", &request).await.expect("somebody hears it");
-    let mut text = String::new();
-    while let Some(event) = stream.next().await {
-        match event.expect("no error comes") {
-            Event::Chunk(chunk) => text.push_str(&chunk.text),
-            Event::Reply(reply) => assert_eq!(reply.text(), text),
-        }
-    }
-    text
 }

@@ -5,7 +5,8 @@ use halm_tests::{BrokerOptions, Cluster, PlainClient, question};
 use serde_json::json;
 
 /// Larger than the default, so that a request too long for halm reaches it.
-const BROKER: BrokerOptions = BrokerOptions { program: None, jetstream: true, user: None, max_payload: "8MB" };
+const BROKER: BrokerOptions =
+    BrokerOptions { program: None, jetstream: true, user: None, max_payload: "8MB", servers: 1 };
 
 async fn assert_refused(client: &PlainClient, payload: impl Into<Vec<u8>>, code: ErrorCode, param: Option<&str>) {
     let payload = payload.into();

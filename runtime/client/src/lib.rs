@@ -86,7 +86,8 @@ impl Client {
     /// # Errors
     /// If the broker cannot be reached.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
-        Ok(Self::new(async_nats::connect(url).await?))
+        let urls: Vec<&str> = url.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+        Ok(Self::new(async_nats::connect(&urls[..]).await?))
     }
 
     /// Uses a connection that there is, with whatever credentials it has.
