@@ -2,26 +2,33 @@
 //!
 //! What a request becomes is decided in [`admission`], pure; who stores it and what is said of it in [`core`], pure too.
 //! The actor looks up stored outcomes, stores jobs, and answers what is refused; the answer to a job comes from the token
-//! log, not from here. When it dies, the ingresses of other replicas store what it had heard. Messages: [`IngressMsg`].
+//! log, not from here. When it dies with its replica, the ingresses of others store at once what it had heard; when it dies
+//! alone, after fifteen seconds. Messages: [`IngressMsg`].
 
 mod admission;
+mod cancels;
 mod core;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use halm_protocol::subject::Inbox;
-use halm_protocol::{Incarnation, Notice, ReplicaName, RunsModel};
+use halm_protocol::{Incarnation, Notice, Outcome, ReplicaName, RunsModel};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 
-pub use admission::{Heard, read};
+pub use admission::{CancelHeard, Heard, read};
+pub use cancels::{CancelEffect, Cancels};
 pub use core::{Asked, Core, Effect, Event, Op};
 
+use crate::address::Address;
+use crate::dispatcher::{self, DispatcherMsg};
 use crate::mailbox::Mailbox;
 use crate::moment::{Clock, Moment};
 use crate::peers::Known;
-use crate::ports::{Inboxes, JobIntake, OutcomeStore, Requests};
+use crate::ports::{
+    Fence, FenceRecord, Inboxes, JobIntake, OutcomeStore, PortFuture, ReadFault, Requests, TokenLog, WriteFault,
+};
 use crate::tasks::{Tasks, TooManyTasks};
 
 /// Requests being stored, notices and answers on their way out.
@@ -44,6 +51,10 @@ pub struct IngressStart {
     pub intake: Arc<dyn JobIntake>,
     /// Outcomes of jobs that were asked for before.
     pub outcomes: Arc<dyn OutcomeStore>,
+    /// Where cancelled jobs are marked.
+    pub log: Arc<dyn TokenLog>,
+    /// Who may hold a job that is cancelled.
+    pub dispatchers: Vec<Address<DispatcherMsg>>,
     /// For refusals.
     pub inboxes: Arc<dyn Inboxes>,
     /// For requests that name no deadline.
@@ -58,6 +69,10 @@ pub enum IngressMsg {
     Heard(Box<Heard>),
     /// A fact for the core.
     Happened(Event),
+    /// A cancellation came.
+    CancelHeard(CancelHeard),
+    /// A call that a cancellation waits for ended.
+    CancelCalled(CancelCall),
     /// What is known of other replicas changed.
     PeersChanged,
     /// No more requests will be taken: after [`IngressMsg::Drain`], or as a fault.
@@ -68,12 +83,23 @@ pub enum IngressMsg {
     TimerFired(Moment),
 }
 
+/// A call that a cancellation waits for, and what came of it.
+pub enum CancelCall {
+    /// An outcome was looked for.
+    Looked(Op, Result<Option<Outcome>, ReadFault>),
+    /// The last claim was read.
+    FenceRead(Op, Result<Option<FenceRecord>, ReadFault>),
+    /// The mark was to be written.
+    FenceWritten(Op, Result<Fence, WriteFault>),
+}
+
 /// The actor.
 pub struct Ingress;
 
 /// Its state.
 pub struct IngressState {
     core: Core,
+    cancels: Cancels,
     start: IngressStart,
     tasks: Tasks,
     timer: Option<Moment>,
@@ -102,7 +128,11 @@ impl Actor for Ingress {
         let notice = Box::new(move |notice: Notice| {
             let _ = of_notices.send(IngressMsg::Happened(Event::Noticed(notice)));
         });
-        let listening = start.requests.listen(hand_on, notice, closing.subscribe());
+        let to = myself.clone();
+        let cancelled = Box::new(move |cancel| {
+            let _ = to.send(IngressMsg::CancelHeard(cancel));
+        });
+        let listening = start.requests.listen(hand_on, notice, cancelled, closing.subscribe());
         let to = myself.clone();
         tasks.spawn(async move {
             let _ = to.send(IngressMsg::Deaf(listening.await));
@@ -117,7 +147,8 @@ impl Actor for Ingress {
             }
         })?;
         let core = Core::new(start.replica.clone(), start.incarnation.clone());
-        Ok(IngressState { core, start, tasks, timer: None, closing, deaf: false, drained: Vec::new() })
+        let cancels = Cancels::new(start.replica.clone(), start.incarnation.clone());
+        Ok(IngressState { core, cancels, start, tasks, timer: None, closing, deaf: false, drained: Vec::new() })
     }
 
     async fn handle(
@@ -129,6 +160,16 @@ impl Actor for Ingress {
         match message {
             IngressMsg::Heard(heard) => state.hear(&heard, &myself)?,
             IngressMsg::Happened(event) => state.decide(event, &myself)?,
+            IngressMsg::CancelHeard(cancel) => state.cancel(cancel, &myself)?,
+            IngressMsg::CancelCalled(call) => {
+                let now = state.start.clock.now();
+                let effects = match call {
+                    CancelCall::Looked(op, outcome) => state.cancels.looked(op, outcome, now),
+                    CancelCall::FenceRead(op, record) => state.cancels.fence_read(op, record, now),
+                    CancelCall::FenceWritten(op, result) => state.cancels.fence_written(op, result, now),
+                };
+                state.perform_cancels(effects, &myself)?;
+            }
             IngressMsg::PeersChanged => {
                 let living = state.start.known.borrow().replicas.clone();
                 state.decide(Event::Peers(living), &myself)?;
@@ -144,6 +185,8 @@ impl Actor for Ingress {
                 if state.timer == Some(at) {
                     state.timer = None;
                 }
+                let effects = state.cancels.tick(state.start.clock.now());
+                state.perform_cancels(effects, &myself)?;
                 state.decide(Event::Tick, &myself)?;
             }
         }
@@ -177,19 +220,30 @@ impl IngressState {
         };
         let mut models = self.start.models.clone();
         models.extend(self.start.known.borrow().models.iter().cloned());
-        let Some(asked) = read(heard, &inbox, &models, self.start.deadline_default) else { return Ok(()) };
+        let asked = read(heard, &inbox, &models, self.start.deadline_default);
         self.decide(if heard.taken { Event::Taken(asked) } else { Event::Witnessed(asked) }, myself)
     }
 
     fn decide(&mut self, event: Event, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
+        let mut words: Vec<PortFuture<()>> = Vec::new();
         for effect in self.core.handle(event, self.start.clock.now()) {
-            self.perform(effect, myself)?;
+            self.perform(effect, &mut words, myself)?;
+        }
+        if !words.is_empty() {
+            // In this order: what is said to the others comes before what is said to the client.
+            self.send(Box::pin(async move {
+                for word in words {
+                    word.await;
+                }
+            }));
         }
         self.set_timer(myself)
     }
 
     fn set_timer(&mut self, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
-        let Some(next) = self.core.next_tick() else { return Ok(()) };
+        let Some(next) = [self.core.next_tick(), self.cancels.next_tick()].into_iter().flatten().min() else {
+            return Ok(());
+        };
         if self.timer.is_some_and(|set| set <= next) {
             return Ok(());
         }
@@ -201,16 +255,65 @@ impl IngressState {
         })
     }
 
-    fn perform(&mut self, effect: Effect, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
+    /// The holder ends the job at once; the mark is for whoever holds it if that one does not. Every replica sees to the
+    /// mark, and the first puts it there: one that is picked may be frozen.
+    fn cancel(&mut self, cancel: CancelHeard, myself: &ActorRef<IngressMsg>) -> Result<(), TooManyTasks> {
+        let CancelHeard { job, inbox } = cancel;
+        for dispatcher in &self.start.dispatchers {
+            let event = dispatcher::Event::Cancelled { job: job.clone() };
+            let _ = dispatcher.send(DispatcherMsg::Happened(event));
+        }
+        let effects = self.cancels.ask(job, inbox, self.start.clock.now());
+        self.perform_cancels(effects, myself)
+    }
+
+    fn perform_cancels(
+        &mut self,
+        effects: Vec<CancelEffect>,
+        myself: &ActorRef<IngressMsg>,
+    ) -> Result<(), TooManyTasks> {
+        for effect in effects {
+            let to = Mailbox::of(myself);
+            match effect {
+                CancelEffect::Look(op, job) => {
+                    let call = self.start.outcomes.read(&job);
+                    self.tasks.spawn(async move {
+                        let _ = to.send(IngressMsg::CancelCalled(CancelCall::Looked(op, call.await)));
+                    })?;
+                }
+                CancelEffect::ReadFence(op, job) => {
+                    let call = self.start.log.read_fence(&job);
+                    self.tasks.spawn(async move {
+                        let _ = to.send(IngressMsg::CancelCalled(CancelCall::FenceRead(op, call.await)));
+                    })?;
+                }
+                CancelEffect::WriteFence(op, job, expected, claim) => {
+                    let call = self.start.log.write_fence(&job, expected, &claim);
+                    self.tasks.spawn(async move {
+                        let _ = to.send(IngressMsg::CancelCalled(CancelCall::FenceWritten(op, call.await)));
+                    })?;
+                }
+                CancelEffect::Tell(inbox, told) => self.send(self.start.requests.confirm(&inbox, &told)),
+            }
+        }
+        self.set_timer(myself)
+    }
+
+    fn perform(
+        &mut self,
+        effect: Effect,
+        words: &mut Vec<PortFuture<()>>,
+        myself: &ActorRef<IngressMsg>,
+    ) -> Result<(), TooManyTasks> {
         let to = Mailbox::of(myself);
         match effect {
             Effect::Tell(notice) => {
                 tracing::debug!(job = %notice.job, verdict = ?notice.verdict, "request");
-                self.send(self.start.requests.tell(&notice));
+                words.push(self.start.requests.tell(&notice));
                 Ok(())
             }
             Effect::Answer(inbox, outcome) => {
-                self.send(self.start.inboxes.send(&inbox, &outcome));
+                words.push(self.start.inboxes.send(&inbox, &outcome));
                 Ok(())
             }
             Effect::Look(op, job) => {
@@ -230,7 +333,7 @@ impl IngressState {
         }
     }
 
-    fn send(&mut self, sending: crate::ports::PortFuture<()>) {
+    fn send(&mut self, sending: PortFuture<()>) {
         if let Err(error) = self.tasks.spawn(sending) {
             // A flood of bad requests must not take the good ones along.
             tracing::warn!(%error, "answer or notice was not sent");

@@ -245,6 +245,8 @@ fn tree(
         requests: Arc::clone(&spec.requests),
         intake: Arc::clone(&spec.intake),
         outcomes: Arc::clone(&spec.ports.outcomes),
+        log: Arc::clone(&spec.ports.log),
+        dispatchers: addresses.pools.iter().map(|pool| pool.dispatcher.clone()).collect(),
         inboxes: Arc::clone(&spec.ports.inboxes),
         deadline_default: spec.deadline_default,
         clock,

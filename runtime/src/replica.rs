@@ -142,7 +142,7 @@ pub fn spec(
         outcomes: Arc::new(NatsOutcomes::new(link.clone())),
         dead: Arc::new(NatsDeadLetters::new(link.clone())),
         queue: Arc::clone(&first.queue),
-        inboxes: Arc::new(NatsInboxes::new(link.clone())),
+        inboxes: Arc::new(NatsInboxes::new(link.clone(), identity.replica.clone())),
     };
     Ok(ReplicaSpec {
         local_broker,

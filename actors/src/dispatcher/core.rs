@@ -6,6 +6,7 @@
 
 mod computing;
 mod logging;
+mod offering;
 mod placing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,9 +43,6 @@ pub struct Settings {
     /// How often a held delivery is prolonged; far below the queue's ack wait.
     pub progress_every: Duration,
 }
-
-/// Jobs on offer to clients that do not listen, beyond which they take the room of others.
-const OFFERED_MAX: usize = 256;
 
 /// The attempt table.
 #[derive(Debug)]
@@ -102,8 +100,12 @@ impl Core {
                 let refusal = Refusal { code, message, param, retry_after_ms: None, job: None };
                 self.failed(lease, refusal, retry, &mut out);
             }
+            Event::Cancelled { job } => self.cancel(&job, &mut out),
             Event::ConnectionRestored => self.connection_restored(&mut out),
-            Event::Drain => self.draining = true,
+            Event::Drain => {
+                self.draining = true;
+                self.hand_over_offers(&mut out);
+            }
             Event::HandOver => self.hand_over(&mut out),
             Event::Tick => self.tick(now, &mut out),
         }
@@ -116,7 +118,11 @@ impl Core {
     #[must_use]
     pub fn next_tick(&self) -> Option<Moment> {
         let of_job = |job: &Job| {
-            let wait = if let LogState::Waiting { until } = job.log { Some(until) } else { None };
+            let wait = match job.log {
+                LogState::Waiting { until } => Some(until),
+                LogState::Offered { again_at, .. } => Some(again_at),
+                _ => None,
+            };
             let deadline = (!job.is_complete()).then_some(job.deadline);
             [Some(job.progress_at), wait, deadline].into_iter().flatten().min()
         };
@@ -208,17 +214,6 @@ impl Core {
         }
     }
 
-    /// Offers the outcome, which is stored, to the client directly: nobody tells whether it could hear when the final
-    /// record was republished. Until it did, the queue keeps the job, so that a successor would go on offering.
-    fn offer(&mut self, id: &JobId, outcome: Outcome, out: &mut Vec<Effect>) {
-        self.stop_computing(id, out);
-        let op = self.op(id);
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        job.log = LogState::Offering { op };
-        job.compute = Compute::Complete(outcome.clone());
-        out.push(Effect::Deliver { op, inbox: job.spec.inbox.clone(), outcome });
-    }
-
     fn settle(&mut self, id: &JobId, out: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get(id) else { return };
         out.push(Effect::Ack(job.delivery.clone()));
@@ -242,12 +237,13 @@ impl Core {
             if waited {
                 self.renew(&id, out);
             }
+            self.offer_again(&id, now, out);
         }
     }
 
     fn update_demand(&mut self, out: &mut Vec<Effect>) {
         // A job that is only offered to its client needs no worker.
-        let offered = self.jobs.values().filter(|job| job.is_offered()).count().min(OFFERED_MAX);
+        let offered = self.jobs.values().filter(|job| job.is_offered()).count();
         let wanted = if self.draining { 0 } else { self.capacity().saturating_sub(self.jobs.len() - offered) };
         if wanted != self.demand {
             self.demand = wanted;

@@ -81,8 +81,8 @@ pub enum Effect {
     Nak(AckSubject),
     /// Remove a settled job's fence and records.
     Purge(LogTarget),
-    /// Send the final record directly, until somebody listens or the time is up.
-    Deliver {
+    /// Send the final record directly, and tell whether anybody listened.
+    Offer {
         /// Answer to.
         op: Op,
         /// Where to.

@@ -1,11 +1,11 @@
 //! What the dispatcher's core is told.
 
 use halm_protocol::worker::{Lease, Piece};
-use halm_protocol::{ErrorCode, FinishReason, Outcome};
+use halm_protocol::{ErrorCode, FinishReason, JobId, Outcome};
 
 use super::{Op, WorkerId};
 use crate::moment::Moment;
-use crate::ports::{Delivery, Fence, FenceRecord, JobSpec, LogRecord, ReadFault, WriteFault};
+use crate::ports::{Delivery, Fence, FenceRecord, JobSpec, LogRecord, Offered, ReadFault, WriteFault};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +69,11 @@ pub enum Event {
         /// True if another worker may succeed.
         retry: bool,
     },
+    /// A job is to end as cancelled, if it is held here.
+    Cancelled {
+        /// Which.
+        job: JobId,
+    },
     /// The connection to the broker was lost and is back, perhaps to another server.
     ConnectionRestored,
     /// Take no more work.
@@ -96,6 +101,6 @@ pub enum OpResult {
     Buried(Result<(), WriteFault>),
     /// Of storing an outcome.
     OutcomeStored(Result<(), WriteFault>),
-    /// Of offering the final record: somebody listened, or the time is up.
-    Offered,
+    /// Of offering the final record.
+    Offered(Offered),
 }

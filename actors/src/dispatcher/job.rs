@@ -21,9 +21,9 @@ pub(super) enum Mode {
     Renew,
 }
 
-/// Where a job stands with the broker. Each state but [`LogState::Waiting`] and an idle [`LogState::Open`] waits for
+/// Where a job stands with the broker. Each state but [`LogState::Waiting`], [`LogState::Offered`] and an idle [`LogState::Open`] waits for
 /// exactly one port call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogState {
     ReadingFence { op: Op },
     WritingFence { op: Op },
@@ -32,8 +32,18 @@ pub(super) enum LogState {
     Open { fence: Fence, in_flight: Option<InFlight> },
     Burying { op: Op },
     Storing { op: Op },
-    Offering { op: Op },
+    Offering { op: Op, offers: Offers },
+    Offered { offers: Offers, again_at: Moment },
     Waiting { until: Moment },
+}
+
+/// How a final record was offered so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Offers {
+    /// In a row, to an inbox where nobody listened.
+    pub(super) unheard: u32,
+    /// In all.
+    pub(super) made: u32,
 }
 
 /// The one append that is under way.
@@ -100,6 +110,8 @@ pub(super) struct Job {
     pub(super) tail: String,
     pub(super) tail_appended: bool,
     pub(super) attempts: u32,
+    /// It is to end as cancelled, if it has not ended.
+    pub(super) cancelled: bool,
     /// What the deaths of workers say against it, on any replica.
     pub(super) suspicion: Suspicion,
     /// What our last claim told of that.
@@ -140,6 +152,7 @@ impl Job {
             tail: String::new(),
             tail_appended: false,
             attempts: 0,
+            cancelled: false,
             suspicion: Suspicion::default(),
             told: Suspicion::default(),
             failures: 0,
@@ -200,7 +213,12 @@ impl Job {
 
     /// Whether only its client may still have to be told.
     pub(super) fn is_offered(&self) -> bool {
-        matches!(self.log, LogState::Offering { .. })
+        matches!(self.log, LogState::Offering { .. } | LogState::Offered { .. })
+    }
+
+    /// How it was offered so far, if it is on offer and nobody has heard yet.
+    pub(super) fn offers(&self) -> Option<Offers> {
+        if let LogState::Offered { offers, .. } = self.log { Some(offers) } else { None }
     }
 
     pub(super) fn phase(&self) -> &'static str {

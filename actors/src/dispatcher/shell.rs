@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use halm_protocol::subject::Inbox;
 use halm_protocol::{DeadLetter, JobStatus, Outcome};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
@@ -18,15 +17,9 @@ use crate::crash_report::{CrashHistory, CrashReport, in_ms};
 use crate::mailbox::Mailbox;
 use crate::moment::{Clock, Moment};
 use crate::peers::PeersMsg;
-use crate::ports::{DeadLetters, Delivery, Inboxes, JobQueue, JobSpec, Offered, OutcomeStore, TokenLog, WriteFault};
+use crate::ports::{DeadLetters, Delivery, Inboxes, JobQueue, JobSpec, OutcomeStore, TokenLog, WriteFault};
 use crate::tasks::{Tasks, TooManyTasks};
 use crate::worker::WorkerMsg;
-
-/// How often in a row a final record is offered to an inbox that nobody listens to, before the client counts as gone:
-/// ten seconds of offers. A client that reconnects is back within two.
-const OFFERS_MAX: u32 = 50;
-/// Between two such offers.
-const DELIVER_EVERY: Duration = Duration::from_millis(200);
 
 /// How long the crash report of a worker that just died is waited for.
 const REPORTED_WITHIN: Duration = Duration::from_secs(1);
@@ -244,12 +237,9 @@ impl DispatcherState {
                     tracing::debug!(job = %target.job, %fault, "settled job's log was not purged");
                 }
             })?,
-            Effect::Deliver { op, inbox, outcome } => {
-                let call = deliver(ports.inboxes, inbox, outcome);
-                self.call(myself, op, async {
-                    call.await;
-                    OpResult::Offered
-                })?;
+            Effect::Offer { op, inbox, outcome } => {
+                let call = ports.inboxes.offer(&inbox, &outcome);
+                self.call(myself, op, async { OpResult::Offered(call.await) })?;
             }
             Effect::Hold { job, ack } => {
                 self.tell_peers(PeersMsg::Hold { pool: self.start.settings.model.clone(), job, ack });
@@ -297,19 +287,6 @@ impl DispatcherState {
     fn tell_peers(&self, message: PeersMsg) {
         // A restarted `peers` begins with nothing held; the queue's ack wait is the backstop.
         let _ = self.start.peers.send(message);
-    }
-}
-
-async fn deliver(inboxes: Arc<dyn Inboxes>, inbox: Inbox, outcome: Outcome) {
-    let mut unheard = 0;
-    while unheard < OFFERS_MAX {
-        match inboxes.offer(&inbox, &outcome).await {
-            Offered::Heard => return,
-            Offered::Unheard => unheard += 1,
-            // Nothing is known of the client.
-            Offered::Unknown => unheard = 0,
-        }
-        tokio::time::sleep(DELIVER_EVERY).await;
     }
 }
 

@@ -30,31 +30,42 @@ pub struct Heard {
     pub taken: bool,
 }
 
-/// Reads a request as every replica that hears it does; `None` if no model can have the name that it asks for.
+/// A cancellation as it was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelHeard {
+    /// Of this job.
+    pub job: JobId,
+    /// Where the answer goes, if one is wanted.
+    pub inbox: Option<Inbox>,
+}
+
+/// Reads a request as every replica that hears it does.
 #[must_use]
-pub fn read(heard: &Heard, inbox: &Inbox, models: &[RunsModel], deadline_default: Duration) -> Option<Asked> {
-    let wanted = subject::model_of_generate(&heard.subject).unwrap_or_default();
-    let known = models.iter().find(|model| model.token.as_str() == wanted || model.alias.as_str() == wanted);
-    let token = known.map_or_else(|| ModelToken::try_from(wanted), |model| Ok(model.token.clone())).ok()?;
-    let id = JobId::derive(&token, heard.key.as_deref().unwrap_or_else(|| inbox.as_str()), &heard.payload);
+pub fn read(heard: &Heard, inbox: &Inbox, models: &[RunsModel], deadline_default: Duration) -> Asked {
+    let (wanted, known) = model_of(heard, models);
+    let model = known.map_or(wanted, |model| model.token.as_str());
+    let id = JobId::derive(model, heard.key.as_deref().unwrap_or_else(|| inbox.as_str()), &heard.payload);
     let job = admit(heard, inbox, models, deadline_default).map(Box::new);
-    Some(Asked { id, inbox: inbox.clone(), keyed: heard.key.is_some(), job })
+    Asked { id, inbox: inbox.clone(), keyed: heard.key.is_some(), job }
+}
+
+/// What the client calls the model, and the model of that name.
+fn model_of<'a>(heard: &'a Heard, models: &'a [RunsModel]) -> (&'a str, Option<&'a RunsModel>) {
+    let wanted = subject::model_of_generate(&heard.subject).unwrap_or_default();
+    (wanted, models.iter().find(|model| model.token.as_str() == wanted || model.alias.as_str() == wanted))
 }
 
 /// Decides what a request becomes.
 fn admit(heard: &Heard, inbox: &Inbox, models: &[RunsModel], deadline_default: Duration) -> Result<JobSpec, Refusal> {
-    let wanted = subject::model_of_generate(&heard.subject).unwrap_or_default();
-    let Some(model) = models.iter().find(|model| model.token.as_str() == wanted || model.alias.as_str() == wanted)
-    else {
-        return Err(unknown(wanted, models));
-    };
+    let (wanted, model) = model_of(heard, models);
+    let model = model.ok_or_else(|| unknown(wanted, models))?;
     if heard.key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES_MAX) {
         let message = format!("the idempotency key must have 1 to {KEY_BYTES_MAX} bytes");
         return Err(Refusal::of_param(halm_protocol::header::MESSAGE_ID, message));
     }
     let request = Request::parse(&heard.payload)?;
     let key = heard.key.as_deref().unwrap_or_else(|| inbox.as_str());
-    let id = JobId::derive(&model.token, key, &heard.payload);
+    let id = JobId::derive(model.token.as_str(), key, &heard.payload);
     let deadline_ms = request.deadline_ms.unwrap_or_else(|| millis(deadline_default));
     Ok(JobSpec {
         seed: request.seed.unwrap_or_else(|| seed_of(&id)),

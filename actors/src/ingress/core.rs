@@ -218,8 +218,11 @@ impl Core {
     }
 
     fn take(&mut self, asked: Asked, now: Moment, out: &mut Vec<Effect>) {
-        if self.entries.get(&asked.id).is_some_and(|entry| entry.stage.is_ours()) {
-            // Asked again while we are at it.
+        if let Some(entry) = self.entries.get(&asked.id).filter(|entry| entry.stage.is_ours()) {
+            // Asked again while we are at it; perhaps by another, to whom nothing of this will come.
+            if entry.asked.inbox != asked.inbox {
+                self.refuse(&asked, running(), out);
+            }
             return;
         }
         self.entries.remove(&asked.id);
@@ -258,13 +261,16 @@ impl Core {
         Op(self.last_number)
     }
 
-    fn tell(&self, job: &JobId, verdict: Verdict, out: &mut Vec<Effect>) {
+    fn tell(&mut self, job: &JobId, verdict: Verdict, out: &mut Vec<Effect>) {
         let (replica, incarnation) = (self.replica.clone(), self.incarnation.clone());
-        out.push(Effect::Tell(Notice { job: job.clone(), replica, incarnation, verdict }));
+        let notice = Notice { job: job.clone(), replica, incarnation, verdict };
+        // We hear it as a witness too, perhaps after this.
+        self.remember(notice.clone());
+        out.push(Effect::Tell(notice));
     }
 
     /// The verdict first: should we be lost in between, a witness tells the client the same.
-    fn refuse(&self, asked: &Asked, refusal: Refusal, out: &mut Vec<Effect>) {
+    fn refuse(&mut self, asked: &Asked, refusal: Refusal, out: &mut Vec<Effect>) {
         let refusal = refusal.for_job(asked.id.clone());
         self.tell(&asked.id, Verdict::Refused { refusal: refusal.clone() }, out);
         out.push(Effect::Answer(asked.inbox.clone(), Outcome::Refusal(refusal)));
@@ -283,6 +289,8 @@ impl Core {
         let said = self.notices.iter().rev().find(|(_, notice)| notice.job == asked.id);
         let stage = match said.map(|(_, notice)| notice) {
             None => Stage::Unheard { act_at: now + UNHEARD_AFTER + TURN * self.rank(&asked.id) },
+            // Ours: what came of it is said, or it would be among the entries.
+            Some(notice) if notice.replica == self.replica => return,
             Some(notice) => match said_of(notice, now) {
                 Some(stage) => stage,
                 None => return,
@@ -303,16 +311,21 @@ impl Core {
                 None => drop(self.entries.remove(&notice.job)),
             }
         }
+        self.remember(notice);
+    }
+
+    fn remember(&mut self, notice: Notice) {
         if self.notices.len() >= WITNESSED_MAX {
             self.notices.pop_front();
         }
-        self.notices.push_back((now, notice));
+        self.notices.push_back((self.handled_at, notice));
     }
 
     fn peers(&mut self, living: BTreeMap<ReplicaName, Incarnation>, now: Moment, out: &mut Vec<Effect>) {
-        self.living = living;
+        let before = std::mem::replace(&mut self.living, living);
         let lives: BTreeSet<&Incarnation> = self.living.values().collect();
-        let lost = |by: &Incarnation| !lives.contains(by);
+        let lived: BTreeSet<&Incarnation> = before.values().collect();
+        let lost = |by: &Incarnation| lived.contains(by) && !lives.contains(by);
         let orphaned = |entry: &Entry| match &entry.stage {
             Stage::Taken { by, .. } | Stage::Refused { by, .. } => lost(by),
             Stage::Unheard { .. } | Stage::Looking { .. } | Stage::Storing { .. } | Stage::Waiting { .. } => false,
@@ -373,9 +386,7 @@ impl Core {
         match (duplicate, asked.job.clone()) {
             (true, _) if asked.keyed => {
                 self.end(&id);
-                let message = "a request with this key is running already; ask again for its answer";
-                let refusal = Refusal::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_AFTER_MS);
-                self.refuse(&asked, refusal, out);
+                self.refuse(&asked, running(), out);
             }
             (true, _) => {
                 self.end(&id);
@@ -399,8 +410,13 @@ impl Core {
                 self.end(&id);
                 return self.tell(&id, Verdict::Admitted, out);
             }
-            // The same request again, while the first runs or after it ended.
-            Ok(Admitted::Duplicate) => {
+            // It is this very request, stored by another or by a try whose answer was lost.
+            Ok(Admitted::Duplicate(Some(inbox))) if self.entries.get(&id).is_some_and(|of| of.asked.inbox == inbox) => {
+                self.end(&id);
+                return self.tell(&id, Verdict::Admitted, out);
+            }
+            // The same again, while the first runs or after it ended.
+            Ok(Admitted::Duplicate(_)) => {
                 let stage = self.look(&id, true, until, out);
                 if let Some(entry) = self.entries.get_mut(&id) {
                     entry.stage = stage;
@@ -436,7 +452,14 @@ impl Core {
             let asked = entry.asked.clone();
             match entry.stage {
                 Stage::Unheard { .. } => self.take(asked, now, out),
-                Stage::Taken { .. } | Stage::Refused { .. } => drop(self.entries.remove(&id)),
+                // It lives, and has said nothing for so long: what it had is lost with its ingress.
+                Stage::Taken { .. } => {
+                    let act_at = now + TURN * self.rank(&id);
+                    if let Some(entry) = self.entries.get_mut(&id) {
+                        entry.stage = Stage::Unheard { act_at };
+                    }
+                }
+                Stage::Refused { .. } => drop(self.entries.remove(&id)),
                 Stage::Waiting { until, .. } => {
                     let stage = match asked.job {
                         Ok(_) if asked.keyed => self.look(&id, false, until, out),
@@ -451,6 +474,11 @@ impl Core {
             }
         }
     }
+}
+
+fn running() -> Refusal {
+    let message = "a request with this key is running already; ask again for its answer";
+    Refusal::new(ErrorCode::Unavailable, message).retry_after_ms(RETRY_AFTER_MS)
 }
 
 /// What a witness makes of a notice; `None` if there is nothing left to witness.

@@ -217,10 +217,6 @@ impl Core {
     }
 
     fn beat(&mut self, beat: Beat, now: Moment, out: &mut Vec<Effect>) {
-        for held in &beat.held {
-            // Somebody runs it: it is no orphan any more.
-            self.orphans.remove(&held.job);
-        }
         if beat.replica == self.settings.replica {
             if beat.incarnation != self.settings.incarnation {
                 let (since, last) = self.namesake.unwrap_or((now, now));
@@ -235,6 +231,7 @@ impl Core {
                     self.forgive(now);
                 }
                 self.heard_self_at = now;
+                self.found(&beat);
             }
             return;
         }
@@ -249,6 +246,7 @@ impl Core {
                 earlier.insert(0, known.incarnation.clone());
             }
         }
+        self.found(&beat);
         let known = self.peers.get(&beat.replica);
         if known.is_some_and(|peer| peer.incarnation != beat.incarnation) {
             self.bury(&beat.replica, "it was started again", now, out);
@@ -267,6 +265,13 @@ impl Core {
             earlier,
         };
         self.peers.insert(beat.replica, peer);
+    }
+
+    /// Somebody runs them: they are no orphans any more.
+    fn found(&mut self, beat: &Beat) {
+        for held in &beat.held {
+            self.orphans.remove(&held.job);
+        }
     }
 
     fn pinged(

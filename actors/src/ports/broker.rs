@@ -1,10 +1,11 @@
 //! The broker itself: connecting to it, preparing it, and running one when none is given.
 
-use halm_protocol::{Notice, Refusal};
+use halm_protocol::subject::Inbox;
+use halm_protocol::{Cancellation, Notice, Refusal};
 use tokio::sync::{oneshot, watch};
 
 use super::{Exit, JobSpec, PortFuture};
-use crate::ingress::Heard;
+use crate::ingress::{CancelHeard, Heard};
 
 /// The connection.
 pub trait Broker: Send + Sync + 'static {
@@ -43,17 +44,21 @@ pub struct StartedBroker {
 /// Requests, as they come in.
 pub trait Requests: Send + Sync + 'static {
     /// Hands out each request, once as a witness and once more if the broker picked this replica for it, and what other
-    /// replicas say of requests, until `closing` becomes true and what was under way has come (`Ok`), or until listening
+    /// replicas say of requests, and cancellations alike, until `closing` becomes true and what was under way has come (`Ok`), or until listening
     /// ends by itself, which is a fault.
     fn listen(
         &self,
         heard: Box<dyn Fn(Heard) + Send + Sync>,
         noticed: Box<dyn Fn(Notice) + Send + Sync>,
+        cancelled: Box<dyn Fn(CancelHeard) + Send + Sync>,
         closing: watch::Receiver<bool>,
     ) -> PortFuture<Result<(), String>>;
 
     /// Says to the other replicas what this one does with a request. What is said before an answer is heard before it.
     fn tell(&self, notice: &Notice) -> PortFuture<()>;
+
+    /// Answers who asked for a cancellation.
+    fn confirm(&self, inbox: &Inbox, told: &Cancellation) -> PortFuture<()>;
 }
 
 /// Where accepted jobs are put.
@@ -63,12 +68,12 @@ pub trait JobIntake: Send + Sync + 'static {
 }
 
 /// How a job was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admitted {
     /// It is new.
     Stored,
-    /// The queue has seen its id lately.
-    Duplicate,
+    /// The queue has seen its id lately. Where the job of that id is to be answered, if it is still in the queue.
+    Duplicate(Option<Inbox>),
 }
 
 /// Why a job was not taken.

@@ -29,7 +29,8 @@ mod stream;
 
 use std::time::Duration;
 
-use halm_protocol::{InvalidId, ModelToken, Refusal, Reply, Request, subject};
+use async_nats::client::RequestErrorKind;
+use halm_protocol::{CancelState, Cancellation, InvalidId, JobId, ModelToken, Refusal, Reply, Request, subject};
 
 pub use reassembly::{Forked, Reassembly};
 pub use replicas::Replicas;
@@ -41,6 +42,9 @@ const HEARD_WITHIN: Duration = Duration::from_secs(10);
 const DEADLINE_SLACK: Duration = Duration::from_secs(15);
 /// Waiting time for a request without a deadline: the server's default, and slack.
 const DEADLINE_ASSUMED: Duration = Duration::from_secs(120);
+
+/// What a cancellation is given: a broker that is away is waited for, for ten seconds, by whoever cancels.
+const CANCEL_WITHIN: Duration = Duration::from_secs(12);
 
 /// Why there is no answer, or no more of it.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +104,21 @@ impl Client {
     #[must_use]
     pub fn nats(&self) -> &async_nats::Client {
         &self.nats
+    }
+
+    /// Cancels a job: nothing more of it is computed, and its stream ends in `cancelled`. It stays cancelled whoever dies.
+    /// A job's id is in every chunk and reply.
+    ///
+    /// # Errors
+    /// If nobody hears it, or nobody answers in time.
+    pub async fn cancel(&self, job: &JobId) -> Result<CancelState, ClientError> {
+        let request = async_nats::Request::new().timeout(Some(CANCEL_WITHIN));
+        match self.nats.send_request(subject::cancel(job), request).await {
+            Ok(answer) => Ok(Cancellation::from_bytes(&answer.payload)?.state),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(ClientError::NobodyListens),
+            Err(error) if error.kind() == RequestErrorKind::TimedOut => Err(ClientError::TimedOut(CANCEL_WITHIN)),
+            Err(error) => Err(ClientError::Send(error.to_string())),
+        }
     }
 
     /// Asks `model` (`smollm2`, `smollm2:135m`) and returns the stream of what it answers: chunks if

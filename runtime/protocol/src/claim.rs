@@ -15,6 +15,12 @@ impl Nonce {
     pub fn new(incarnation: &Incarnation, counter: u64) -> Self {
         Self(format!("{incarnation}-{counter}"))
     }
+
+    /// The same, of one who cancels and counts for itself.
+    #[must_use]
+    pub fn of_cancel(incarnation: &Incarnation, counter: u64) -> Self {
+        Self(format!("{incarnation}-cancel-{counter}"))
+    }
 }
 
 /// What is written to `halm.v1.fence.<job>`.
@@ -36,6 +42,19 @@ pub struct Claim {
     /// A worker died with this job: the number of tokens at which it is suspected no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial_until: Option<u32>,
+    /// The job is to end as cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<CancelledBy>,
+}
+
+/// Who says in a claim that the job is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelledBy {
+    /// One who holds nothing, and claims only to say so: whoever holds the job goes on from there.
+    Bystander,
+    /// The holder, who keeps what it was told.
+    Holder,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]

@@ -97,11 +97,11 @@ token_type!(
 impl JobId {
     /// The id of a request: the same request with the same key gets the same id from every replica.
     ///
-    /// `key` is the client's idempotency key, or else its reply inbox, which no two requests share.
+    /// `model` is the model's token, or what was asked for instead of one; `key` is the client's idempotency key, or else its reply inbox, which no two requests share.
     #[must_use]
-    pub fn derive(model: &ModelToken, key: &str, payload: &[u8]) -> Self {
+    pub fn derive(model: &str, key: &str, payload: &[u8]) -> Self {
         let mut hash = Sha256::new();
-        for part in [model.as_str().as_bytes(), key.as_bytes(), payload] {
+        for part in [model.as_bytes(), key.as_bytes(), payload] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -140,9 +140,9 @@ mod tests {
     fn a_job_id_depends_on_model_key_and_payload_and_on_where_each_ends() {
         let model = ModelToken::of_name("smollm2:135m").expect("a catalogue name");
         assert_eq!(model.as_str(), "smollm2-135m");
-        let id = JobId::derive(&model, "_INBOX.a", b"xy");
-        assert_eq!(id, JobId::derive(&model, "_INBOX.a", b"xy"));
-        assert_ne!(id, JobId::derive(&model, "_INBOX.ax", b"y"));
+        let id = JobId::derive(model.as_str(), "_INBOX.a", b"xy");
+        assert_eq!(id, JobId::derive(model.as_str(), "_INBOX.a", b"xy"));
+        assert_ne!(id, JobId::derive(model.as_str(), "_INBOX.ax", b"y"));
         assert_eq!(id.as_str().len(), 32);
     }
 }

@@ -15,6 +15,7 @@
 //! # Ok::<(), halm_protocol::Refusal>(())
 //! ```
 
+mod cancellation;
 mod claim;
 mod dead_letter;
 mod digest;
@@ -30,7 +31,8 @@ pub mod stream;
 pub mod subject;
 pub mod worker;
 
-pub use claim::{Claim, Nonce};
+pub use cancellation::{CancelState, Cancellation};
+pub use claim::{CancelledBy, Claim, Nonce};
 pub use dead_letter::DeadLetter;
 pub use digest::{Digest, InvalidDigest};
 pub use id::{Incarnation, InvalidId, JobId, ModelToken, ReplicaName};

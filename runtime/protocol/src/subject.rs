@@ -32,10 +32,10 @@ pub const DEAD_ALL: &str = "halm.v1.dead.*";
 pub const BEAT_ALL: &str = "halm.v1.beat.*";
 /// What replicas say of requests that they heard.
 pub const HEARD_ALL: &str = "halm.v1.heard.*";
+/// Cancellations.
+pub const CANCEL_ALL: &str = "halm.v1.cancel.*";
 /// Asks every replica for its status.
 pub const STATUS: &str = "halm.v1.status";
-/// Where nobody ever listens: a request to it is refused when the broker has handled all that was sent before.
-pub const NOBODY: &str = "halm.v1.nobody";
 
 /// Where a request for `model` goes.
 #[must_use]
@@ -59,6 +59,18 @@ pub fn jobs_of(model: &ModelToken) -> String {
 #[must_use]
 pub fn heard(job: &JobId) -> String {
     format!("{PREFIX}.heard.{job}")
+}
+
+/// Where a job is cancelled.
+#[must_use]
+pub fn cancel(job: &JobId) -> String {
+    format!("{PREFIX}.cancel.{job}")
+}
+
+/// The job that a subject of [`CANCEL_ALL`] names.
+#[must_use]
+pub fn job_of_cancel(subject: &str) -> Option<JobId> {
+    JobId::try_from(subject.strip_prefix(PREFIX)?.strip_prefix(".cancel.")?).ok()
 }
 
 /// The claims on a job.

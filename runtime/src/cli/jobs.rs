@@ -1,4 +1,4 @@
-//! `halm jobs`: jobs that people should look into.
+//! `halm jobs`: jobs that people look into, or do not want any more.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use halm_client::Event;
-use halm_protocol::{DeadLetter, JobId};
+use halm_protocol::{CancelState, DeadLetter, JobId};
 
 use super::connect::{Connect, client, link};
 use crate::nats::NatsDeadLetters;
@@ -15,7 +15,7 @@ use crate::nats::NatsDeadLetters;
 /// Characters of a prompt that a list shows.
 const PROMPT_SHOWN: usize = 40;
 
-/// Look into jobs that were quarantined, run them again, or drop them
+/// Cancel jobs; look into those that were quarantined, run them again, or drop them
 ///
 /// A job that kills the worker that computes it is given a few more tries in a worker of its own, and is then refused as
 /// `poison` and kept with its crash reports for 30 days.
@@ -28,6 +28,16 @@ pub(super) struct JobsArgs {
 #[derive(Debug, Subcommand)]
 enum JobsCommand {
     Dead(DeadArgs),
+    Cancel(CancelArgs),
+}
+
+/// Cancel a job, running or waiting: its client is told `cancelled`
+#[derive(Debug, Args)]
+struct CancelArgs {
+    /// The job's id, as chunks, replies and `halm status` tell it
+    job: String,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 /// Quarantined jobs: list, show, retry or drop them
@@ -62,7 +72,10 @@ enum DeadCommand {
 }
 
 pub(super) async fn run(args: JobsArgs) -> anyhow::Result<ExitCode> {
-    let JobsCommand::Dead(DeadArgs { command, json, connect }) = args.command;
+    let DeadArgs { command, json, connect } = match args.command {
+        JobsCommand::Dead(dead) => dead,
+        JobsCommand::Cancel(CancelArgs { job, connect }) => return cancel(&job, &connect).await,
+    };
     let link = link(&connect).await?;
     let letters = NatsDeadLetters::new(link);
     match command {
@@ -79,6 +92,15 @@ pub(super) async fn run(args: JobsArgs) -> anyhow::Result<ExitCode> {
             let letter = find(&letters, &job).await?;
             letters.remove(&letter.job).await.context("drop the letter")?;
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn cancel(job: &str, connect: &Connect) -> anyhow::Result<ExitCode> {
+    match client(connect).await?.cancel(&JobId::try_from(job)?).await? {
+        CancelState::Cancelled => println!("{job} is cancelled"),
+        CancelState::Ended => println!("{job} had ended already"),
+        CancelState::Unavailable => bail!("the broker cannot take it now; try again"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,28 +2,30 @@
 
 use std::time::Duration;
 
-use async_nats::client::{RequestError, RequestErrorKind};
-use async_nats::{HeaderMap, Message, Request};
+use async_nats::client::RequestErrorKind;
+use async_nats::{HeaderMap, Request, StatusCode};
+use futures_util::{FutureExt, StreamExt};
 use halm_actors::ports::{Inboxes, Offered, PortFuture};
 use halm_protocol::subject::{self, Inbox};
-use halm_protocol::{Outcome, header};
+use halm_protocol::{Outcome, ReplicaName, header};
 
 use super::link::Link;
 
-/// A server that does not refuse a request to nobody within this time does not answer at all.
-const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+/// A server that has not passed a request on and back within this time does not answer at all.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Client inboxes over NATS.
 #[derive(Clone)]
 pub struct NatsInboxes {
     link: Link,
+    replica: ReplicaName,
 }
 
 impl NatsInboxes {
-    /// Over this link.
+    /// Over this link, as this replica.
     #[must_use]
-    pub fn new(link: Link) -> Self {
-        Self { link }
+    pub fn new(link: Link, replica: ReplicaName) -> Self {
+        Self { link, replica }
     }
 }
 
@@ -40,31 +42,28 @@ impl Inboxes for NatsInboxes {
     }
 
     fn offer(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<Offered> {
-        let (link, inbox) = (self.link.clone(), inbox.as_str().to_owned());
+        let (link, inbox, own) = (self.link.clone(), inbox.as_str().to_owned(), subject::ping(&self.replica));
         let (headers, payload) = (error_headers(outcome), outcome.to_bytes());
         Box::pin(async move {
             let (Ok(client), Some(before)) = (link.client(), link.generation_if_up()) else { return Offered::Unknown };
-            let request = |headers: HeaderMap, payload: Vec<u8>| {
-                Request::new().headers(headers).payload(payload.into()).timeout(Some(REFUSED_WITHIN))
+            let refusals = client.new_inbox();
+            let Ok(mut refused) = client.subscribe(refusals.clone()).await else { return Offered::Unknown };
+            let sent = client.publish_with_reply_and_headers(inbox, refusals, headers, payload.into()).await;
+            // A listener says nothing, and a server refuses what is sent to nobody at once. So it is over when an answer
+            // comes to something that was sent after it; from this replica itself, whoever else listens there.
+            let barrier = Request::new().timeout(Some(ANSWERED_WITHIN));
+            let over = match client.send_request(own, barrier).await {
+                Ok(_) => true,
+                Err(error) => error.kind() == RequestErrorKind::NoResponders,
             };
-            let record = client.send_request(inbox, request(headers, payload));
-            // A listener says nothing, and a server refuses a request to nobody at once. What it refuses after the
-            // record it handled after the record.
-            let nobody = client.send_request(subject::NOBODY.to_owned(), request(HeaderMap::new(), Vec::new()));
-            let refused = |answer: &Result<Message, RequestError>| {
-                answer.as_ref().is_err_and(|error| error.kind() == RequestErrorKind::NoResponders)
-            };
-            let offered = tokio::select! {
-                biased;
-                answer = record => match answer {
-                    Ok(_) => Offered::Heard,
-                    answer if refused(&answer) => Offered::Unheard,
-                    Err(_) => Offered::Unknown,
-                },
-                answer = nobody => if refused(&answer) { Offered::Heard } else { Offered::Unknown },
-            };
-            // A record that waited for the next connection was refused over none.
-            if link.generation_if_up() == Some(before) { offered } else { Offered::Unknown }
+            // What waited for the next connection was refused over none.
+            if sent.is_err() || !over || link.generation_if_up() != Some(before) {
+                return Offered::Unknown;
+            }
+            match refused.next().now_or_never() {
+                Some(Some(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => Offered::Unheard,
+                Some(_) | None => Offered::Heard,
+            }
         })
     }
 }

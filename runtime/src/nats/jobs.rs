@@ -42,7 +42,7 @@ impl JobIntake for NatsIntake {
         Box::pin(async move {
             let client = link.client().map_err(IntakeFault::Unavailable)?;
             match wire::publish(&client, subject, headers, payload).await {
-                Ok(stored) if stored.duplicate => Ok(Admitted::Duplicate),
+                Ok(stored) if stored.duplicate => Ok(Admitted::Duplicate(inbox_of(&client, stored.sequence).await)),
                 Ok(_) => Ok(Admitted::Stored),
                 Err(PublishFault::Api(error)) if wire::FULL.contains(&error.err_code) => Err(IntakeFault::Full),
                 Err(PublishFault::Api(error)) => Err(IntakeFault::Unavailable(error.description)),
@@ -55,6 +55,12 @@ impl JobIntake for NatsIntake {
             }
         })
     }
+}
+
+/// Where a job in the queue is to be answered; `None` if it is not there any more, or cannot be read.
+async fn inbox_of(client: &Client, sequence: u64) -> Option<Inbox> {
+    let stored = wire::header_of(client, stream::JOBS, sequence, header::REPLY).await.ok()??;
+    Inbox::try_from(stored.as_str()).ok()
 }
 
 fn encode(job: &JobSpec) -> (HeaderMap, Vec<u8>) {

@@ -4,9 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
-use halm_actors::ingress::Heard;
+use halm_actors::ingress::{CancelHeard, Heard};
 use halm_actors::ports::{PortFuture, Requests};
-use halm_protocol::{Notice, header, subject};
+use halm_protocol::subject::Inbox;
+use halm_protocol::{Cancellation, Notice, header, subject};
 use tokio::sync::watch;
 
 use super::discovery::Discovery;
@@ -32,12 +33,14 @@ impl NatsRequests {
 
 type OnHeard = Box<dyn Fn(Heard) + Send + Sync>;
 type OnNotice = Box<dyn Fn(Notice) + Send + Sync>;
+type OnCancel = Box<dyn Fn(CancelHeard) + Send + Sync>;
 
 impl Requests for NatsRequests {
     fn listen(
         &self,
         heard: OnHeard,
         noticed: OnNotice,
+        cancelled: OnCancel,
         closing: watch::Receiver<bool>,
     ) -> PortFuture<Result<(), String>> {
         let link = self.link.clone();
@@ -46,6 +49,7 @@ impl Requests for NatsRequests {
             // What others say before what there is to say it of.
             let notices = client.subscribe(subject::HEARD_ALL).await.map_err(|error| error.to_string())?;
             let witnessed = client.subscribe(subject::GENERATE_ALL).await.map_err(|error| error.to_string())?;
+            let cancels = client.subscribe(subject::CANCEL_ALL).await.map_err(|error| error.to_string())?;
             let taken = client
                 .queue_subscribe(subject::GENERATE_ALL, QUEUE_GROUP.to_owned())
                 .await
@@ -54,7 +58,18 @@ impl Requests for NatsRequests {
             tokio::select! {
                 ended = hear(taken, &heard, closing) => ended,
                 fault = witness(witnessed, notices, &heard, &noticed) => Err(fault),
+                fault = cancel(cancels, &cancelled) => Err(fault),
                 fault = discovery.answer(&client) => Err(fault),
+            }
+        })
+    }
+
+    fn confirm(&self, inbox: &Inbox, told: &Cancellation) -> PortFuture<()> {
+        let (link, inbox, payload) = (self.link.clone(), inbox.as_str().to_owned(), told.to_bytes());
+        Box::pin(async move {
+            let Ok(client) = link.client() else { return };
+            if let Err(error) = client.publish(inbox, payload.into()).await {
+                tracing::debug!(%error, "a cancellation was not confirmed");
             }
         })
     }
@@ -107,6 +122,17 @@ async fn witness(mut requests: Subscriber, mut notices: Subscriber, heard: &OnHe
             },
         }
     }
+}
+
+/// Hands on every cancellation.
+async fn cancel(mut cancels: Subscriber, cancelled: &OnCancel) -> String {
+    while let Some(message) = cancels.next().await {
+        let Some(job) = subject::job_of_cancel(&message.subject) else { continue };
+        // Nothing may be published anywhere else, whoever asks.
+        let inbox = message.reply.as_ref().and_then(|reply| Inbox::try_from(reply.as_str()).ok());
+        cancelled(CancelHeard { job, inbox });
+    }
+    "the subscription to cancellations ended".to_owned()
 }
 
 /// A request that is this replica's: its trace goes on here.

@@ -101,6 +101,10 @@ impl TokenLog for NatsTokenLog {
                 return Err(WriteFault::Unknown("the connection changed".to_owned()));
             }
             wire::publish(&client, subject, headers, payload).await?;
+            if link.connection() != fence.over.0 {
+                // The library may have sent it over the next connection, when this one was lost in between.
+                return Err(WriteFault::Unknown("the connection changed".to_owned()));
+            }
             Ok(())
         })
     }

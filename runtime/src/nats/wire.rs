@@ -166,6 +166,31 @@ pub(super) async fn last(client: &Client, stream: &str, subject: &str) -> Result
     }
 }
 
+/// A header of a stored message; `None` if the message is gone, or has none of that name.
+pub(super) async fn header_of(
+    client: &Client,
+    stream: &str,
+    sequence: u64,
+    name: &str,
+) -> Result<Option<String>, ReadFault> {
+    #[derive(Deserialize)]
+    struct Raw {
+        #[serde(default)]
+        hdrs: String,
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        message: Option<Raw>,
+    }
+    let answer = ask(client, &format!("STREAM.MSG.GET.{stream}"), serde_json::json!({ "seq": sequence })).await?;
+    let answer: Answer = serde_json::from_slice(&answer.payload).map_err(|error| ReadFault(error.to_string()))?;
+    let Some(raw) = answer.message else { return Ok(None) };
+    let headers = base64(&raw.hdrs).ok_or_else(|| ReadFault("headers that are not base64".to_owned()))?;
+    let headers = String::from_utf8_lossy(&headers);
+    let value = headers.lines().find_map(|line| line.split_once(':').filter(|(of, _)| of.eq_ignore_ascii_case(name)));
+    Ok(value.map(|(_, value)| value.trim().to_owned()))
+}
+
 /// Standard base64 with padding, as the JetStream API uses it.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let value = |byte: u8| match byte {

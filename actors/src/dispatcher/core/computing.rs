@@ -34,6 +34,17 @@ impl Core {
         self.append_next(id, out);
     }
 
+    /// Ends a job as cancelled, unless its end is known already. Its claims say so from now on in any case: a successor
+    /// may not know that end.
+    pub(super) fn cancel(&mut self, id: &JobId, out: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        job.cancelled = true;
+        if job.is_complete() {
+            return;
+        }
+        self.complete(id, Outcome::Refusal(Refusal::new(ErrorCode::Cancelled, "the job was cancelled")), out);
+    }
+
     /// The job of a living lease, taken out of the table of leases.
     pub(super) fn end_lease(&mut self, lease: Lease) -> Option<JobId> {
         let id = self.leases.remove(&lease)?;

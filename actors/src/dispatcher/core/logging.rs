@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use halm_protocol::{Claim, ErrorCode, JobId, Nonce, Outcome, Refusal};
+use halm_protocol::{CancelledBy, Claim, ErrorCode, JobId, Nonce, Outcome, Refusal};
 
 use super::super::job::{Compute, InFlight, InFlightKind, LogState, Merged, Mode, Written};
 use super::super::suspicion::Suspicion;
@@ -63,7 +63,7 @@ impl Core {
             OpResult::Appended(result) => self.appended(&id, result, now, out),
             OpResult::Buried(result) => self.buried(&id, result, now, out),
             OpResult::OutcomeStored(result) => self.outcome_stored(&id, result, now, out),
-            OpResult::Offered => self.settle(&id, out),
+            OpResult::Offered(offered) => self.offered(&id, offered, now, out),
         }
     }
 
@@ -75,6 +75,8 @@ impl Core {
                 return;
             }
             let ours = record.claim.incarnation == self.settings.incarnation;
+            // Whoever cancels holds nothing.
+            let ours = ours || record.claim.cancelled == Some(CancelledBy::Bystander);
             match job.mode {
                 // An older claim than ours is no later holder: the stream lost its tail, ours with it.
                 Mode::Renew if !ours && Some(record.fence.sequence) > job.claimed_at => {
@@ -86,6 +88,9 @@ impl Core {
                     job.attempts = job.attempts.max(record.claim.attempts);
                     job.suspicion = Suspicion::told(&record.claim);
                 }
+            }
+            if record.claim.cancelled.is_some() {
+                self.cancel(id, out);
             }
         }
         let (number, op) = (self.number(), self.op(id));
@@ -102,6 +107,7 @@ impl Core {
             deaths: 0,
             strikes: 0,
             trial_until: None,
+            cancelled: job.cancelled.then_some(CancelledBy::Holder),
         };
         job.suspicion.tell(&mut claim);
         job.log = LogState::WritingFence { op };

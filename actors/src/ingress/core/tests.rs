@@ -160,12 +160,49 @@ fn a_repeated_request_is_answered_with_its_outcome_or_told_that_it_runs() {
     let effects = core.handle(Event::Taken(keyed()), at(2));
     let [_, Effect::Look(op, _)] = effects[..] else { panic!("{effects:?}") };
     let op = stores(&core.handle(Event::Looked(op, Ok(None)), at(3))).expect("it is stored");
-    let effects = core.handle(Event::Stored(op, Ok(Admitted::Duplicate)), at(4));
+    let effects = core.handle(Event::Stored(op, Ok(Admitted::Duplicate(None))), at(4));
     let [Effect::Look(op, _)] = effects[..] else { panic!("{effects:?}") };
     let effects = core.handle(Event::Looked(op, Ok(None)), at(5));
     let [Outcome::Refusal(refusal)] = &answers(&effects)[..] else { panic!("{effects:?}") };
     assert_eq!(refusal.code, ErrorCode::Unavailable);
     assert!(core.is_idle());
+}
+
+#[test]
+fn a_duplicate_that_is_this_very_request_is_admitted_whoever_stored_it() {
+    let mut core = core();
+    let effects = core.handle(Event::Taken(Asked { keyed: true, ..asked() }), at(2));
+    let [_, Effect::Look(op, _)] = effects[..] else { panic!("{effects:?}") };
+    let op = stores(&core.handle(Event::Looked(op, Ok(None)), at(3))).expect("it is stored");
+    let effects = core.handle(Event::Stored(op, Ok(Admitted::Duplicate(Some(inbox())))), at(4));
+    assert_eq!((verdicts(&effects), answers(&effects)), (vec![Verdict::Admitted], vec![]));
+    assert!(core.is_idle());
+}
+
+#[test]
+fn a_repeated_request_of_another_client_is_told_that_it_is_being_stored() {
+    let mut core = core();
+    let keyed = || Asked { keyed: true, ..asked() };
+    core.handle(Event::Taken(keyed()), at(0));
+    assert!(core.handle(Event::Taken(keyed()), at(1)).is_empty(), "the same client");
+    let another = Asked { inbox: Inbox::try_from("_INBOX.another").expect("a plain inbox"), ..keyed() };
+    assert_eq!(answers(&core.handle(Event::Taken(another), at(2))).len(), 1);
+}
+
+#[test]
+fn a_replica_does_not_witness_what_it_took_itself() {
+    let mut core = core();
+    let op = stores(&core.handle(Event::Taken(asked()), at(1000))).expect("it is stored");
+    core.handle(Event::Stored(op, Err(IntakeFault::Full)), at(1001));
+    core.handle(Event::Witnessed(asked()), at(1002));
+    assert!(pass(&mut core, 60_000).is_empty());
+}
+
+#[test]
+fn a_taker_that_lives_and_never_says_what_came_of_it_is_not_waited_for_without_end() {
+    let mut core = witness();
+    core.handle(says("b", Verdict::Pending), at(1001));
+    assert!(stores(&pass(&mut core, 17_000)).is_some());
 }
 
 #[test]

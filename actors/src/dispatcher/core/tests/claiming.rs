@@ -43,9 +43,7 @@ fn an_outcome_that_is_found_is_delivered_and_acknowledged_and_nothing_is_compute
     desk.fence_read(None);
     desk.fence_written();
     let effects = desk.outcome_read(Some(a_refusal()));
-    assert!(
-        has!(effects, Effect::Deliver { outcome, .. } if *outcome == a_refusal()) && !has!(effects, Effect::Ack(_))
-    );
+    assert!(has!(effects, Effect::Offer { outcome, .. } if *outcome == a_refusal()) && !has!(effects, Effect::Ack(_)));
     let effects = desk.offered();
     assert!(has!(effects, Effect::Ack(_)) && has!(effects, Effect::Purge(_)) && has!(effects, Effect::Release(_)));
     assert!(desk.started.is_empty() && desk.core.status().is_empty());

@@ -14,7 +14,8 @@ use super::super::{Core, Settings};
 use crate::dispatcher::{Effect, Event, Op, OpResult, WorkerId};
 use crate::moment::Moment;
 use crate::ports::{
-    AckSubject, Connection, Delivery, Fence, FenceRecord, JobSpec, LogRecord, ReadFault, Record, Sequence, WriteFault,
+    AckSubject, Connection, Delivery, Fence, FenceRecord, JobSpec, LogRecord, Offered, ReadFault, Record, Sequence,
+    WriteFault,
 };
 
 pub(super) const UNKNOWN: &str = "no answer came";
@@ -68,7 +69,8 @@ pub(super) fn delivery(name: &str, deliveries: u64) -> Delivery {
 pub(super) fn fence(sequence: u64, replica: &str, attempts: u32, deaths: u32) -> FenceRecord {
     let Settings { replica, incarnation, .. } = settings(replica);
     let nonce = Nonce::new(&incarnation, 1_000_000 + sequence);
-    let claim = Claim { replica, incarnation, nonce, attempts, deaths, strikes: deaths, trial_until: None };
+    let claim =
+        Claim { replica, incarnation, nonce, attempts, deaths, strikes: deaths, trial_until: None, cancelled: None };
     FenceRecord { fence: told(Sequence(sequence)), claim }
 }
 
@@ -138,7 +140,7 @@ impl Desk {
                 | Effect::Append { op, .. }
                 | Effect::Bury { op, .. }
                 | Effect::StoreOutcome { op, .. }
-                | Effect::Deliver { op, .. } => self.calls.push((*op, effect.clone())),
+                | Effect::Offer { op, .. } => self.calls.push((*op, effect.clone())),
                 Effect::Start { worker, work, .. } => {
                     self.made = u32::try_from(work.generated.len()).expect("a short text");
                     self.started.push((*worker, work.lease, work.generated.clone()));
@@ -220,8 +222,8 @@ impl Desk {
     }
 
     pub(super) fn offered(&mut self) -> Vec<Effect> {
-        assert!(matches!(self.call(), Effect::Deliver { .. }), "{:?}", self.call());
-        self.answer(OpResult::Offered)
+        assert!(matches!(self.call(), Effect::Offer { .. }), "{:?}", self.call());
+        self.answer(OpResult::Offered(Offered::Heard))
     }
 
     pub(super) fn read_fault(&mut self) -> Vec<Effect> {

@@ -1,10 +1,11 @@
 //! Settlement: the final after all tokens, the outcome after the final, the acknowledgement after the outcome.
 
-use halm_protocol::{ErrorCode, Outcome, Refusal};
+use halm_protocol::{CancelledBy, ErrorCode, Outcome, Refusal};
 
 use super::desk::{Desk, chunk, chunks, delivery, end, has, refusal, unknown};
-use crate::dispatcher::{Effect, Event};
-use crate::ports::{LogRecord, Record, Sequence, WriteFault};
+use crate::dispatcher::job::LogState;
+use crate::dispatcher::{Effect, Event, OpResult};
+use crate::ports::{LogRecord, Offered, Record, Sequence, WriteFault};
 
 #[test]
 fn a_job_is_settled_in_order_and_each_step_waits_for_the_one_before() {
@@ -19,7 +20,7 @@ fn a_job_is_settled_in_order_and_each_step_waits_for_the_one_before() {
     let effects = desk.appended(Ok(()));
     assert!(has!(effects, Effect::StoreOutcome { .. }) && !has!(effects, Effect::Ack(_)));
     let effects = desk.stored(Ok(()));
-    assert!(has!(effects, Effect::Deliver { .. }) && !has!(effects, Effect::Ack(_)), "the client may have been away");
+    assert!(has!(effects, Effect::Offer { .. }) && !has!(effects, Effect::Ack(_)), "the client may have been away");
     let effects = desk.offered();
     assert!(has!(effects, Effect::Ack(held) if *held == delivery("j", 1)) && has!(effects, Effect::Purge(_)));
     assert!(desk.core.status().is_empty() && desk.core.ops.is_empty());
@@ -35,6 +36,50 @@ fn a_job_on_offer_leaves_its_place_to_others_and_does_not_claim_again() {
     assert_eq!(desk.core.demand(), room + 1);
     assert!(desk.tell(Event::ConnectionRestored).is_empty(), "its outcome is stored");
     assert!(has!(desk.offered(), Effect::Ack(_)));
+}
+
+/// A job whose answer is stored and on offer.
+fn on_offer() -> Desk {
+    let mut desk = Desk::running();
+    desk.done("");
+    desk.appended(Ok(()));
+    desk.stored(Ok(()));
+    desk
+}
+
+#[test]
+fn a_client_that_is_away_is_offered_its_answer_again_until_it_counts_as_gone() {
+    let mut desk = on_offer();
+    let mut waits = Vec::new();
+    loop {
+        let effects = desk.answer(OpResult::Offered(Offered::Unheard));
+        if has!(effects, Effect::Ack(_)) {
+            break;
+        }
+        let before = desk.now;
+        let due = desk
+            .core
+            .jobs
+            .values()
+            .find_map(|job| if let LogState::Offered { again_at, .. } = job.log { Some(again_at) } else { None });
+        let due = due.expect("it waits");
+        waits.push((due - before).as_millis());
+        desk.now = due;
+        assert!(has!(desk.tell(Event::Tick), Effect::Offer { .. }));
+    }
+    assert_eq!(waits, [200, 400, 800, 1600, 3200, 6400]);
+}
+
+#[test]
+fn whoever_leaves_gives_back_what_its_client_has_not_heard() {
+    let mut desk = on_offer();
+    desk.answer(OpResult::Offered(Offered::Unheard));
+    let effects = desk.tell(Event::Drain);
+    assert!(has!(effects, Effect::Nak(_)) && has!(effects, Effect::Drained) && !has!(effects, Effect::Ack(_)));
+
+    let mut desk = on_offer();
+    assert!(!has!(desk.tell(Event::Drain), Effect::Drained), "the client may be there");
+    assert!(has!(desk.answer(OpResult::Offered(Offered::Unheard)), Effect::Nak(_)));
 }
 
 #[test]
@@ -71,7 +116,7 @@ fn an_outcome_that_another_stored_first_is_the_one_that_is_delivered() {
     desk.fence_read(Some(super::desk::fence(11, "a", 1, 0)));
     desk.fence_written();
     let effects = desk.outcome_read(Some(first.clone()));
-    assert!(has!(effects, Effect::Deliver { outcome, .. } if *outcome == first) && !has!(effects, Effect::Ack(_)));
+    assert!(has!(effects, Effect::Offer { outcome, .. } if *outcome == first) && !has!(effects, Effect::Ack(_)));
     assert!(has!(desk.offered(), Effect::Ack(_)));
 }
 
@@ -116,4 +161,76 @@ fn a_held_delivery_is_prolonged_each_second_also_while_it_settles() {
     }
     desk.tell(Event::ConnectionRestored);
     assert!(has!(desk.tick(4000), Effect::Progress(_)));
+}
+
+fn cancelled(effects: &[Effect]) -> bool {
+    refusal(effects) == Some(ErrorCode::Cancelled)
+}
+
+/// What one who cancels leaves on the fence.
+fn mark(sequence: u64) -> crate::ports::FenceRecord {
+    let mut mark = super::desk::fence(sequence, "b", 1, 0);
+    mark.claim.cancelled = Some(CancelledBy::Bystander);
+    mark
+}
+
+#[test]
+fn a_holder_that_is_told_ends_its_job_as_cancelled_at_once() {
+    let mut desk = Desk::running();
+    desk.tokens(&[1]);
+    desk.appended(Ok(()));
+    let effects = desk.tell(Event::Cancelled { job: super::desk::job("j") });
+    assert!(cancelled(&effects) && has!(effects, Effect::Cancel { .. }));
+    assert!(desk.tell(Event::Cancelled { job: super::desk::job("another") }).is_empty());
+}
+
+#[test]
+fn a_holder_that_was_not_told_finds_the_mark_takes_its_fence_back_and_ends_the_job() {
+    let mut desk = Desk::running();
+    desk.tokens(&[1]);
+    let effects = desk.appended(Err(WriteFault::Superseded));
+    assert!(has!(effects, Effect::ReadFence { .. }));
+    let effects = desk.fence_read(Some(mark(50)));
+    assert!(has!(effects, Effect::Cancel { .. }), "nothing more is computed");
+    assert!(has!(effects, Effect::WriteFence { expected: Some(Sequence(50)), claim, .. }
+        if claim.cancelled == Some(CancelledBy::Holder)));
+    desk.fence_written();
+    desk.outcome_read(None);
+    assert_eq!(chunks(&desk.log_read(Vec::new())), [(0, vec![1], 1)], "what was made is told first");
+    assert!(cancelled(&desk.appended(Ok(()))));
+}
+
+#[test]
+fn a_job_that_was_cancelled_while_it_waited_is_not_computed() {
+    let mut desk = Desk::with_job();
+    assert!(cancelled(&desk.claim(Some(mark(5)), Vec::new())));
+    assert!(desk.started.is_empty());
+}
+
+#[test]
+fn a_cancelled_job_that_another_holder_took_is_that_ones() {
+    let mut desk = Desk::running();
+    desk.tokens(&[1]);
+    desk.appended(Err(WriteFault::Superseded));
+    let mut theirs = mark(50);
+    theirs.claim.cancelled = Some(CancelledBy::Holder);
+    assert!(has!(desk.fence_read(Some(theirs)), Effect::Release(_)));
+}
+
+#[test]
+fn an_answer_that_was_complete_is_not_cancelled_any_more() {
+    let mut desk = Desk::running();
+    desk.done("");
+    assert!(desk.tell(Event::Cancelled { job: super::desk::job("j") }).is_empty());
+    let effects = desk.appended(Ok(()));
+    assert!(has!(effects, Effect::StoreOutcome { outcome: Outcome::Reply(_), .. }));
+}
+
+#[test]
+fn a_mark_is_kept_though_the_answer_was_complete_for_a_successor_may_not_know_it() {
+    let mut desk = Desk::running();
+    desk.done("");
+    desk.appended(Err(WriteFault::Superseded));
+    let effects = desk.fence_read(Some(mark(50)));
+    assert!(has!(effects, Effect::WriteFence { claim, .. } if claim.cancelled == Some(CancelledBy::Holder)));
 }

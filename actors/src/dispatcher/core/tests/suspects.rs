@@ -10,7 +10,7 @@ use super::super::{Core, Settings};
 use super::desk::{Desk, at, delivery, fence, has, job, settings, spec, told};
 use crate::dispatcher::suspicion::Company;
 use crate::dispatcher::{Effect, Event, Op, OpResult, WorkerId};
-use crate::ports::{FenceRecord, LogRecord, Record, Sequence};
+use crate::ports::{FenceRecord, LogRecord, Offered, Record, Sequence};
 
 /// Rounds in which everything must come to its end: far more than any job needs.
 const ROUNDS_MAX: u32 = 4000;
@@ -97,7 +97,7 @@ impl Ward {
             Effect::Cancel { worker, lease } => {
                 self.workers.get_mut(&worker).and_then(|leases| leases.remove(&lease));
             }
-            Effect::Deliver { op, .. } => self.answer(op, OpResult::Offered),
+            Effect::Offer { op, .. } => self.answer(op, OpResult::Offered(Offered::Heard)),
             Effect::Ack(_)
             | Effect::Progress(_)
             | Effect::Nak(_)

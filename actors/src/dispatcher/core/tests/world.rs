@@ -19,7 +19,7 @@ use super::desk::{at, delivery, job, settings, spec};
 use super::history::{Fact, History, Truth, Verdict};
 use crate::dispatcher::suspicion::Company;
 use crate::dispatcher::{Effect, Event, Op, OpResult, WorkerId};
-use crate::ports::{FenceRecord, LogRecord, WriteFault};
+use crate::ports::{FenceRecord, LogRecord, Offered, WriteFault};
 use broker::fault;
 use insides::look_into;
 
@@ -209,8 +209,8 @@ impl World {
                 Ok(())
             }
             Effect::Start { worker, work, .. } => self.start(number, worker, &work),
-            Effect::Deliver { op, .. } => {
-                replica.mailbox.push_back(Event::Finished { op, result: OpResult::Offered });
+            Effect::Offer { op, .. } => {
+                replica.mailbox.push_back(Event::Finished { op, result: OpResult::Offered(Offered::Heard) });
                 Ok(())
             }
             Effect::Cancel { worker, lease } => {

@@ -31,7 +31,7 @@ pub(super) fn look_into(core: &Core) -> Verdict {
     for (id, job) in &core.jobs {
         let waits = core.ops.values().filter(|of| *of == id).count();
         let expected = match job.log {
-            LogState::Waiting { .. } | LogState::Open { in_flight: None, .. } => 0,
+            LogState::Waiting { .. } | LogState::Offered { .. } | LogState::Open { in_flight: None, .. } => 0,
             LogState::ReadingFence { .. }
             | LogState::WritingFence { .. }
             | LogState::ReadingOutcome { .. }
