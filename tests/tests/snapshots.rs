@@ -1,8 +1,8 @@
 //! What others read: help pages and wire formats. A change here is a change for somebody else.
 
 use halm_protocol::{
-    Beat, ChatMessage, Chunk, Digest, ErrorCode, FinishReason, Held, Incarnation, JobId, ModelToken, Refusal,
-    ReplicaName, Reply, Request, RunsModel, Usage,
+    Beat, CancelState, Cancellation, CancelledBy, ChatMessage, Chunk, Claim, Digest, ErrorCode, FinishReason, Held,
+    Incarnation, JobId, ModelToken, Nonce, Notice, Refusal, ReplicaName, Reply, Request, RunsModel, Usage, Verdict,
 };
 use serde_json::Value;
 
@@ -87,4 +87,36 @@ fn a_beat() {
         draining: false,
     };
     insta::assert_json_snapshot!(beat);
+}
+
+fn life() -> Incarnation {
+    Incarnation::try_from("6437a0b1c2d3e-1f2").expect("an incarnation")
+}
+
+#[test]
+fn a_notice() {
+    let replica = ReplicaName::try_from("one").expect("a name");
+    let says = |verdict| Notice { job: job(), replica: replica.clone(), incarnation: life(), verdict };
+    insta::assert_json_snapshot!("notice_pending", says(Verdict::Pending));
+    let refusal = Refusal::new(ErrorCode::Overloaded, "the queue of this model is full").retry_after_ms(1000);
+    insta::assert_json_snapshot!("notice_refused", says(Verdict::Refused { refusal }));
+}
+
+#[test]
+fn a_cancellation_and_its_mark() {
+    insta::assert_json_snapshot!("cancellation", Cancellation { job: job(), state: CancelState::Cancelled });
+    let mark = Claim {
+        replica: ReplicaName::try_from("one").expect("a name"),
+        incarnation: life(),
+        nonce: Nonce::of_cancel(&life(), 7),
+        attempts: 1,
+        deaths: 0,
+        strikes: 0,
+        trial_until: None,
+        cancelled: Some(CancelledBy::Bystander),
+    };
+    insta::assert_json_snapshot!("claim_that_cancels", mark);
+    let older = r#"{"replica":"one","incarnation":"a-1","nonce":"a-1-1","attempts":1,"deaths":0}"#;
+    let read = Claim::from_bytes(older.as_bytes()).expect("a claim of an older version is read");
+    assert_eq!((read.cancelled, read.strikes), (None, 0));
 }

@@ -139,7 +139,9 @@ impl Broker {
         }
         let payload = Payload::Job(number(&job.id));
         match self.jobs.publish(Subject::Job, payload, None, Some(job.id.as_str()), now_us) {
-            Ok(stored) if stored.duplicate => Ok(Admitted::Duplicate),
+            Ok(stored) if stored.duplicate => {
+                Ok(Admitted::Duplicate(self.jobs.get(stored.sequence).map(|_| job.inbox.clone())))
+            }
             Ok(_) => Ok(Admitted::Stored),
             Err(Refused::MaximumMessagesPerSubject) => Err(IntakeFault::Full),
             Err(Refused::WrongLastSequence) => unreachable!("nothing was expected"),
@@ -254,7 +256,7 @@ impl PortKind {
             | Effect::Progress(_)
             | Effect::Nak(_)
             | Effect::Purge(_)
-            | Effect::Deliver { .. }
+            | Effect::Offer { .. }
             | Effect::Hold { .. }
             | Effect::Release(_)
             | Effect::Start { .. }

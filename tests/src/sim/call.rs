@@ -54,6 +54,8 @@ pub(super) enum Call {
     Beat(Rc<Beat>),
     /// A client asks for its job.
     Ask,
+    /// A client does not want its job any more.
+    Cancel,
     /// A job for the queue.
     Store {
         job: usize,
@@ -82,6 +84,10 @@ pub(super) enum Word {
         taken: bool,
     },
     Notice(Rc<Notice>),
+    /// A cancellation.
+    Cancel {
+        job: usize,
+    },
     /// Whether a job was stored.
     Stored(CallId, Result<Admitted, IntakeFault>),
     /// To a client: a record of its job.

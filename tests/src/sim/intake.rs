@@ -3,12 +3,12 @@
 
 use std::rc::Rc;
 
-use halm_actors::dispatcher::{Effect as PortEffect, Op as PortOp};
-use halm_actors::ingress::{Asked, Effect, Event};
+use halm_actors::dispatcher::{self, Effect as PortEffect, Op as PortOp, OpResult};
+use halm_actors::ingress::{self, Asked, CancelEffect, Effect, Event};
 use halm_actors::ports::{Admitted, IntakeFault};
 use halm_protocol::{Notice, Outcome};
 
-use super::broker::number;
+use super::broker::{PortKind, number};
 use super::call::{Call, Node, Word};
 use super::judge::{Verdict, broken};
 use super::mutation::Mutation;
@@ -82,9 +82,11 @@ impl World {
         self.note(|| format!("job {job} is asked for, {picked:?} is picked"));
         for at in all {
             let connection = self.links[at].connection;
-            self.answer(Node::Replica(at), connection, Word::Request { job, taken: false });
-            if picked == Some(at) {
-                self.answer(Node::Replica(at), connection, Word::Request { job, taken: true });
+            // The one who is picked hears it twice, over two subscriptions that are read in any order.
+            let twice = if self.random.chance(500_000) { [false, true] } else { [true, false] };
+            let heard = if picked == Some(at) { &twice[..] } else { &[false] };
+            for taken in heard {
+                self.answer(Node::Replica(at), connection, Word::Request { job, taken: *taken });
             }
         }
     }
@@ -142,6 +144,62 @@ impl World {
         let living = self.replicas[at].peers.replicas().map(|(replica, life)| (replica.clone(), life.clone()));
         let living = living.collect();
         self.tell_ingress(at, Event::Peers(living))
+    }
+
+    /// A cancellation reaches the broker: every replica hears it.
+    pub(super) fn spread_cancel(&mut self, job: usize) {
+        self.note(|| format!("job {job} is cancelled"));
+        for at in 0..self.replicas.len() {
+            let connection = self.links[at].connection;
+            self.answer(Node::Replica(at), connection, Word::Cancel { job });
+        }
+    }
+
+    pub(super) fn hear_cancel(&mut self, at: usize, job: usize) -> Verdict {
+        let id = self.jobs[job].spec.id.clone();
+        self.tell(at, dispatcher::Event::Cancelled { job: id.clone() })?;
+        if self.mutation == Some(Mutation::CancelOnFirst503) && !self.deeds[job].cancelled {
+            return Ok(());
+        }
+        let now = self.now();
+        let effects = self.replicas[at].cancels.ask(id, None, now);
+        self.perform_cancels(at, effects);
+        Ok(())
+    }
+
+    pub(super) fn cancel_called(&mut self, at: usize, op: ingress::Op, result: OpResult) -> Verdict {
+        let now = self.now();
+        let cancels = &mut self.replicas[at].cancels;
+        let effects = match result {
+            OpResult::OutcomeRead(outcome) => cancels.looked(op, outcome, now),
+            OpResult::FenceRead(record) => cancels.fence_read(op, record, now),
+            OpResult::FenceWritten(result) => cancels.fence_written(op, result, now),
+            other => unreachable!("{other:?} is nothing that a cancellation waits for"),
+        };
+        self.perform_cancels(at, effects);
+        Ok(())
+    }
+
+    /// As often as a replica looks at its peers, which is often enough.
+    pub(super) fn tick_cancels(&mut self, at: usize) {
+        let now = self.now();
+        let effects = self.replicas[at].cancels.tick(now);
+        self.perform_cancels(at, effects);
+    }
+
+    fn perform_cancels(&mut self, at: usize, effects: Vec<CancelEffect>) {
+        for effect in effects {
+            let none = PortOp(0);
+            let (op, kind, effect) = match effect {
+                CancelEffect::Look(op, job) => (op, PortKind::ReadOutcome, PortEffect::ReadOutcome { op: none, job }),
+                CancelEffect::ReadFence(op, job) => (op, PortKind::ReadFence, PortEffect::ReadFence { op: none, job }),
+                CancelEffect::WriteFence(op, job, expected, claim) => {
+                    (op, PortKind::WriteFence, PortEffect::WriteFence { op: none, job, expected, claim })
+                }
+                CancelEffect::Tell(..) => continue,
+            };
+            self.call(at, Call::Port(Box::new(effect)), Waiting::Cancel { op, kind }, ANSWER_WITHIN_US);
+        }
     }
 
     /// A job reaches the queue's stream.

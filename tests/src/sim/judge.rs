@@ -2,7 +2,7 @@
 //! text of each job.
 
 use halm_actors::ports::Record;
-use halm_protocol::{Chunk, ErrorCode, Outcome};
+use halm_protocol::{CancelledBy, Chunk, Claim, ErrorCode, Outcome};
 
 use super::text::Text;
 
@@ -30,6 +30,8 @@ pub(super) struct Deeds {
     pub(super) failures: u32,
     /// Its client does not wait for long.
     pub(super) hurried: bool,
+    /// Its client cancelled it.
+    pub(super) cancelled: bool,
 }
 
 /// What everybody saw of one job.
@@ -48,6 +50,17 @@ pub(super) struct Seen {
     /// Tokens that the client has.
     heard: u32,
     heard_final: Option<Outcome>,
+    mark: Mark,
+}
+
+/// How far a cancellation is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    None,
+    /// It stands on the fence.
+    Written,
+    /// A holder claimed after it, so it knows.
+    Known,
 }
 
 impl Seen {
@@ -63,6 +76,7 @@ impl Seen {
             lost: false,
             heard: 0,
             heard_final: None,
+            mark: Mark::None,
         }
     }
 
@@ -196,8 +210,26 @@ impl Seen {
         self.acked = true;
     }
 
+    /// A claim landed.
+    pub(super) fn claimed(&mut self, claim: &Claim) {
+        self.mark = match claim.cancelled {
+            Some(CancelledBy::Bystander) => Mark::Written,
+            Some(CancelledBy::Holder) => Mark::Known,
+            None if self.mark == Mark::Written && !self.lost => Mark::Known,
+            None => self.mark,
+        };
+    }
+
+    /// The log's newest claims are gone, and with them that it was cancelled, perhaps.
+    pub(super) fn claims_forgotten(&mut self) {
+        self.mark = Mark::None;
+    }
+
     /// A worker was told to go on after these tokens.
-    pub(super) fn started(&self, generated: &[u32]) -> Verdict {
+    pub(super) fn started(&self, generated: &[u32], by_holder: bool) -> Verdict {
+        if by_holder && self.mark == Mark::Known && !self.lost {
+            return broken("INV-1", format!("it was cancelled and is computed: {}", self.text.whole()));
+        }
         let text = self.text;
         let known = generated.len() as u32;
         if known <= text.length && (0..known).map(|at| text.token(at)).eq(generated.iter().copied()) {
@@ -255,11 +287,11 @@ impl Seen {
                     ErrorCode::DeadlineExceeded => deeds.hurried,
                     ErrorCode::Poison => deeds.deaths >= deaths_max,
                     ErrorCode::Internal => deeds.failures >= failures_max,
+                    ErrorCode::Cancelled => deeds.cancelled,
                     ErrorCode::InvalidRequest
                     | ErrorCode::UnknownModel
                     | ErrorCode::ContextExceeded
                     | ErrorCode::Overloaded
-                    | ErrorCode::Cancelled
                     | ErrorCode::Unavailable => false,
                 };
                 let invariant = if refusal.code == ErrorCode::Poison { "INV-7" } else { "INV-4" };

@@ -31,11 +31,13 @@ pub enum Mutation {
     PipelinedAppends,
     /// Witnesses store what nobody else stored, whatever is said of it.
     WitnessOverrules,
+    /// A job is cancelled as soon as nobody listens for a record of it.
+    CancelOnFirst503,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AckBeforeFinal,
         Self::AckBeforeOutcome,
         Self::ResumeLate,
@@ -50,5 +52,6 @@ impl Mutation {
         Self::FinalOnce,
         Self::PipelinedAppends,
         Self::WitnessOverrules,
+        Self::CancelOnFirst503,
     ];
 }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use halm_actors::dispatcher::{self, Effect, Event, Op, OpResult};
-use halm_actors::ports::{AckSubject, Connection, Delivery, ReadFault, WriteFault};
+use halm_actors::ports::{AckSubject, Connection, Delivery, Offered, ReadFault, WriteFault};
 use halm_actors::{Moment, ingress, peers};
-use halm_protocol::{Beat, Digest, Held, Incarnation, JobId, Outcome, ReplicaName};
+use halm_protocol::{Beat, Digest, Held, Incarnation, JobId, ReplicaName};
 
 use super::broker::{PortKind, number};
 use super::call::{Call, CallId, Node, Settle, Word, acknowledged};
@@ -32,8 +32,6 @@ const PING_WITHIN_US: u64 = 200_000;
 const BEAT_EVERY_US: u64 = 100_000;
 const LOOK_EVERY_US: u64 = 50_000;
 const PULL_FOR_US: u64 = 3_000_000;
-const OFFERS_MAX: u32 = 50;
-const DELIVER_EVERY_US: u64 = 200_000;
 const DRAIN_WITHIN_US: u64 = 3_000_000;
 /// Who waits for an answer of the broker.
 #[derive(Debug)]
@@ -47,18 +45,19 @@ pub(super) enum Waiting {
         replica: usize,
         incarnation: Incarnation,
     },
-    Deliver {
-        op: Op,
-        job: usize,
-        outcome: Rc<Outcome>,
-        unheard: u32,
-    },
+    /// An end was offered to its client.
+    Offer(Op),
     /// A planted bug: the log is read to see whether an append landed.
     Recheck {
         append: Box<Effect>,
     },
     /// The ingress looks for an outcome.
     Look(ingress::Op),
+    /// A cancellation waits for a call of a port.
+    Cancel {
+        op: ingress::Op,
+        kind: PortKind,
+    },
     /// The ingress stores a job.
     Store(ingress::Op),
     Nobody,
@@ -73,6 +72,7 @@ pub(super) struct Replica {
     pub(super) core: dispatcher::Core,
     pub(super) peers: peers::Core,
     pub(super) ingress: ingress::Core,
+    pub(super) cancels: ingress::Cancels,
     pub(super) ingress_tick_at: Option<Moment>,
     pub(super) held: BTreeMap<JobId, AckSubject>,
     pub(super) workers: Vec<Worker>,
@@ -120,6 +120,7 @@ impl Replica {
             core: dispatcher::Core::new(settings),
             peers: peers::Core::new(peers::Settings::default_for(name.clone(), incarnation.clone())),
             ingress: ingress::Core::new(name.clone(), incarnation.clone()),
+            cancels: ingress::Cancels::new(name.clone(), incarnation.clone()),
             ingress_tick_at: None,
             held: BTreeMap::new(),
             workers: (0..WORKERS).map(|_| Worker::default()).collect(),
@@ -222,9 +223,10 @@ impl World {
                 self.call(at, Call::Purge(Box::new(target)), Waiting::Nobody, ANSWER_WITHIN_US);
                 Ok(())
             }
-            Effect::Deliver { op, inbox, outcome } => {
+            Effect::Offer { op, inbox, outcome } => {
                 let job = of_inbox(&inbox);
-                self.offer(at, op, job, Rc::new(outcome), 0);
+                let offer = Call::Deliver { job, outcome: Rc::new(outcome) };
+                self.call(at, offer, Waiting::Offer(op), ANSWER_WITHIN_US);
                 Ok(())
             }
             Effect::Hold { job, ack } => {
@@ -330,20 +332,10 @@ impl World {
         self.send(Node::Replica(at), id, call);
     }
 
-    pub(super) fn offer(&mut self, at: usize, op: Op, job: usize, outcome: Rc<Outcome>, unheard: u32) {
-        let waiting = Waiting::Deliver { op, job, outcome: Rc::clone(&outcome), unheard };
-        self.call(at, Call::Deliver { job, outcome }, waiting, ANSWER_WITHIN_US);
-    }
-
-    fn offered(&mut self, at: usize, offer: Waiting, heard: bool) -> Verdict {
-        let Waiting::Deliver { op, job, outcome, unheard } = offer else { return Ok(()) };
+    fn offered(&mut self, at: usize, op: Op, offered: Offered) -> Verdict {
         let once = self.mutation == Some(Mutation::FinalOnce);
-        if heard || once || unheard + 1 >= OFFERS_MAX {
-            return self.tell(at, Event::Finished { op, result: OpResult::Offered });
-        }
-        let life = self.replicas[at].life;
-        self.after(DELIVER_EVERY_US, Happening::OfferDue { replica: at, life, op, job, outcome, unheard: unheard + 1 });
-        Ok(())
+        let offered = if once { Offered::Heard } else { offered };
+        self.tell(at, Event::Finished { op, result: OpResult::Offered(offered) })
     }
 
     /// A word of the broker reaches a replica.
@@ -358,21 +350,25 @@ impl World {
                         self.tell(at, Event::Finished { op, result })
                     }
                     Waiting::Recheck { append } => self.rechecked(at, append, &result),
+                    Waiting::Cancel { op, .. } => self.cancel_called(at, op, result),
                     Waiting::Look(op) => {
                         let OpResult::OutcomeRead(outcome) = result else { return Ok(()) };
                         self.tell_ingress(at, ingress::Event::Looked(op, outcome))
                     }
-                    Waiting::Store(_) | Waiting::Ping { .. } | Waiting::Deliver { .. } | Waiting::Nobody => Ok(()),
+                    Waiting::Store(_) | Waiting::Ping { .. } | Waiting::Offer(_) | Waiting::Nobody => Ok(()),
                 }
             }
             Word::Listened(id, listened) => {
                 let Some((waiting, _)) = self.replicas[at].calls.remove(&id) else { return Ok(()) };
                 match waiting {
                     Waiting::Ping { replica, incarnation } => self.pinged(at, replica, incarnation, listened),
-                    offer @ Waiting::Deliver { .. } => self.offered(at, offer, listened),
+                    Waiting::Offer(op) => {
+                        self.offered(at, op, if listened { Offered::Heard } else { Offered::Unheard })
+                    }
                     Waiting::Port { .. }
                     | Waiting::Recheck { .. }
                     | Waiting::Look(_)
+                    | Waiting::Cancel { .. }
                     | Waiting::Store(_)
                     | Waiting::Nobody => Ok(()),
                 }
@@ -381,6 +377,7 @@ impl World {
             Word::Beat(beat) => self.tell_peers(at, peers::Event::Beat(Beat::clone(&beat))),
             Word::Request { job, taken } => self.hear_request(at, job, taken),
             Word::Notice(notice) => self.notice(at, &notice),
+            Word::Cancel { job } => self.hear_cancel(at, job),
             Word::Stored(id, result) => match self.replicas[at].calls.remove(&id) {
                 Some((Waiting::Store(op), _)) => self.tell_ingress(at, ingress::Event::Stored(op, result)),
                 Some(_) | None => Ok(()),
@@ -453,6 +450,7 @@ impl World {
         let (now_us, life) = (self.now_us, self.replicas[at].life);
         self.after(LOOK_EVERY_US, Happening::Look { replica: at, life });
         self.tell_peers(at, peers::Event::Tick)?;
+        self.tick_cancels(at);
         let due: Vec<CallId> =
             self.replicas[at].calls.iter().filter(|(_, (_, due_us))| *due_us <= now_us).map(|(id, _)| *id).collect();
         for id in due {
@@ -467,10 +465,7 @@ impl World {
                 }
                 Waiting::Port { op, kind, .. } => self.tell(at, Event::Finished { op, result: kind.silence() })?,
                 Waiting::Ping { replica, incarnation } => self.pinged(at, replica, incarnation, true)?,
-                Waiting::Deliver { op, job, outcome, .. } => {
-                    // Without an answer nothing is known of the client.
-                    self.offer(at, op, job, outcome, 0);
-                }
+                Waiting::Offer(op) => self.offered(at, op, Offered::Unknown)?,
 
                 Waiting::Recheck { append } => self.recheck(at, append),
                 Waiting::Look(op) => {
@@ -478,6 +473,7 @@ impl World {
                     self.tell_ingress(at, ingress::Event::Looked(op, silence))?;
                 }
                 Waiting::Store(op) => self.tell_ingress(at, ingress::Event::Stored(op, unavailable()))?,
+                Waiting::Cancel { op, kind } => self.cancel_called(at, op, kind.silence())?,
                 Waiting::Nobody => {}
             }
         }

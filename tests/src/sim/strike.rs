@@ -3,7 +3,7 @@
 use halm_actors::ports::Record;
 use halm_protocol::Outcome;
 
-use super::broker::{Payload, Stalled, number};
+use super::broker::{Payload, Stalled, Subject, number};
 use super::call::{Node, acknowledged};
 use super::fault::Fault;
 use super::judge::Verdict;
@@ -53,6 +53,9 @@ impl World {
         let gone = self.broker.log.crash(lost);
         let mut records = vec![0; self.jobs.len()];
         for message in &gone {
+            if let Subject::Fence(job) = message.subject {
+                self.seen[job].claims_forgotten();
+            }
             if let Payload::Record(record) = &message.payload {
                 let job = match &**record {
                     Record::Chunk { chunk, .. } => number(&chunk.job),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use halm_actors::dispatcher::Effect;
 use halm_actors::ports::{AckSubject, Delivery, Record};
-use halm_protocol::Outcome;
+use halm_protocol::{CancelledBy, Outcome};
 
 use super::broker::{Landed, PortKind, Pull, Stalled, number};
 use super::call::{Call, CallId, Node, Settle, Word, ack_subject};
@@ -126,6 +126,7 @@ impl World {
                 | Call::Ping { .. }
                 | Call::Beat(_)
                 | Call::Ask
+                | Call::Cancel
                 | Call::Tell { .. }
                 | Call::Notice(_) => {}
             }
@@ -184,6 +185,11 @@ impl World {
                     }
                 }
             }
+            Call::Cancel => {
+                if let Node::Client(job) = from {
+                    self.spread_cancel(job);
+                }
+            }
             Call::Ask => {
                 if let Node::Client(job) = from {
                     self.spread(job);
@@ -215,8 +221,12 @@ impl World {
     pub(super) fn landed(&mut self, from: Node, landed: Landed) -> Verdict {
         match landed {
             Landed::Claim { job, claim } => {
-                self.note(|| format!("claim of job {job} by {}", claim.incarnation));
+                self.note(|| format!("claim of job {job} by {}, cancelled: {:?}", claim.incarnation, claim.cancelled));
                 let Node::Replica(at) = from else { return Ok(()) };
+                self.seen[job].claimed(&claim);
+                if claim.cancelled == Some(CancelledBy::Bystander) {
+                    return Ok(());
+                }
                 let life = self.replicas[at].life;
                 let before = self.jobs[job].holder.replace((at, life));
                 self.is_fair(job, before, (at, life))
@@ -230,6 +240,10 @@ impl World {
                     let to = *self.link(client);
                     if to.up {
                         self.answer(client, to.connection, Word::Record(Rc::clone(&record)));
+                    } else if self.mutation == Some(Mutation::CancelOnFirst503)
+                        && let Node::Replica(at) = from
+                    {
+                        self.answer(from, self.links[at].connection, Word::Cancel { job });
                     }
                 }
                 Ok(())
@@ -302,6 +316,7 @@ impl World {
                     | Word::Beat(_)
                     | Word::Request { .. }
                     | Word::Notice(_)
+                    | Word::Cancel { .. }
                     | Word::Stored(..) => Ok(()),
                 }
             }

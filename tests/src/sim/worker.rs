@@ -122,7 +122,8 @@ impl World {
 
     pub(super) fn start(&mut self, at: usize, worker: WorkerId, work: &Work) -> Verdict {
         let job = number(&work.job);
-        self.seen[job].started(&work.generated)?;
+        let by_holder = self.jobs[job].holder == Some((at, self.replicas[at].life));
+        self.seen[job].started(&work.generated, by_holder)?;
         let late = self.mutation == Some(Mutation::ResumeLate) && !work.generated.is_empty();
         let replica = &mut self.replicas[at];
         let life = replica.life;

@@ -2,12 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use halm_actors::Moment;
 use halm_actors::dispatcher::{Event, Op, OpResult};
-use halm_protocol::Outcome;
 
 use super::broker::Broker;
 use super::call::{Call, CallId, Node, Word};
@@ -36,7 +34,6 @@ pub(super) enum Happening {
     Look { replica: usize, life: u32 },
     BeatDue { replica: usize, life: u32 },
     Tick { replica: usize, life: u32 },
-    OfferDue { replica: usize, life: u32, op: Op, job: usize, outcome: Rc<Outcome>, unheard: u32 },
     DrainDue { replica: usize, life: u32 },
     DrainEnds { replica: usize, life: u32 },
     Restored { replica: usize, life: u32 },
@@ -47,6 +44,7 @@ pub(super) enum Happening {
     Thaw { replica: usize, life: u32 },
     Reconnect { node: Node, connection: u64 },
     AskDue { job: usize, again: bool },
+    CancelDue { job: usize },
     IngressTick { replica: usize, life: u32 },
     BrokerUp,
     ElectionEnds,
@@ -140,6 +138,10 @@ impl World {
         for job in 0..world.jobs.len() {
             let at_us = world.random.below(CALM_FROM_US / 2);
             world.after(at_us, Happening::AskDue { job, again: false });
+            if world.random.chance(150_000) {
+                let after_us = world.random.below(1_000_000);
+                world.after(at_us + after_us, Happening::CancelDue { job });
+            }
         }
         world
     }
@@ -269,10 +271,6 @@ impl World {
                 Ok(())
             }
             Happening::Tick { replica, life } if lives(self, replica, life) => self.tick(replica),
-            Happening::OfferDue { replica, life, op, job, outcome, unheard } if lives(self, replica, life) => {
-                self.offer(replica, op, job, outcome, unheard);
-                Ok(())
-            }
             Happening::IngressTick { replica, life } if lives(self, replica, life) => self.tick_ingress(replica),
             Happening::DrainDue { replica, life } if lives(self, replica, life) => self.drain(replica),
             Happening::Restored { replica, life } if lives(self, replica, life) => self.reconnected(replica),
@@ -318,6 +316,12 @@ impl World {
             }
             Happening::Reconnect { node, connection } => self.reconnect(node, connection),
             Happening::AskDue { job, again } => self.ask(job, again),
+            Happening::CancelDue { job } => {
+                self.deeds[job].cancelled = true;
+                let id = self.call_id();
+                self.send(Node::Client(job), id, Call::Cancel);
+                Ok(())
+            }
             Happening::BrokerUp => {
                 self.broker_up();
                 Ok(())
@@ -332,7 +336,6 @@ impl World {
             | Happening::Look { .. }
             | Happening::BeatDue { .. }
             | Happening::Tick { .. }
-            | Happening::OfferDue { .. }
             | Happening::IngressTick { .. }
             | Happening::DrainDue { .. }
             | Happening::DrainEnds { .. }
@@ -350,7 +353,6 @@ fn frozen_by(what: &Happening) -> Option<usize> {
         | Happening::Look { replica, .. }
         | Happening::BeatDue { replica, .. }
         | Happening::Tick { replica, .. }
-        | Happening::OfferDue { replica, .. }
         | Happening::IngressTick { replica, .. }
         | Happening::DrainDue { replica, .. }
         | Happening::DrainEnds { replica, .. }
@@ -364,6 +366,7 @@ fn frozen_by(what: &Happening) -> Option<usize> {
         | Happening::Thaw { .. }
         | Happening::Reconnect { .. }
         | Happening::AskDue { .. }
+        | Happening::CancelDue { .. }
         | Happening::BrokerUp
         | Happening::ElectionEnds
         | Happening::DiskFree => None,
