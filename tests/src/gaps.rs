@@ -4,13 +4,10 @@ use std::time::SystemTime;
 
 use crate::Transcript;
 
-/// Kills per test when nobody says otherwise: enough to notice a break, few enough for every run.
-const KILLS_DEFAULT: u32 = 3;
-
-/// How many kills a test makes: `HALM_TEST_KILLS`, or three.
+/// How often a test breaks something: `HALM_TEST_KILLS`, or else as often as is enough for every run.
 #[must_use]
-pub fn kills() -> u32 {
-    std::env::var("HALM_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS_DEFAULT)
+pub fn kills_or(enough: u32) -> u32 {
+    std::env::var("HALM_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(enough)
 }
 
 /// Pauses of one kind of fault.
@@ -42,16 +39,17 @@ impl Gaps {
         self.gaps.push(Gap { ms, attempts: reply.attempts, resumed_at: reply.resumed_at.clone() });
     }
 
-    /// Prints median and maximum; `--nocapture` shows it.
+    /// Prints median, 99th percentile (nearest rank) and maximum; `--nocapture` shows it.
     ///
     /// # Panics
     /// When nothing was measured.
     pub fn print(mut self) {
         self.gaps.sort_by_key(|gap| gap.ms);
         let (what, count) = (self.what, self.gaps.len());
-        let (median, worst) = (self.gaps[count / 2].ms, self.gaps.last().expect("a test breaks something"));
+        let ranked = |percent: usize| self.gaps[(count * percent).div_ceil(100) - 1].ms;
+        let (median, high, worst) = (ranked(50), ranked(99), self.gaps.last().expect("a test breaks something"));
         println!(
-            "{what}: {count} of {count} streams identical; gap median {median} ms, maximum {} ms (resumed at {:?}, {} attempts)",
+            "{what}: {count} of {count} streams identical; gap p50 {median} ms, p99 {high} ms, maximum {} ms (resumed at {:?}, {} attempts)",
             worst.ms, worst.resumed_at, worst.attempts
         );
     }

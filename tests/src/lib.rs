@@ -41,7 +41,7 @@ pub mod weights;
 pub use broker::{Broker, BrokerOptions};
 pub use client::{PlainClient, text_of};
 pub use cluster::{Cluster, RunningJob, greedy, question, story};
-pub use gaps::{Gaps, kills};
+pub use gaps::{Gaps, kills_or};
 pub use nursery::{JOB, Nursery, crowd, group_of, how_it_stops};
 pub use process::{Process, kill};
 pub use program::{Finished, Halm};

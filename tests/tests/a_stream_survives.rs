@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use futures_util::future::join;
-use halm_tests::{Broker, Cluster, Gaps, Transcript, greedy, kills, question, story, text_of};
+use halm_tests::{Broker, Cluster, Gaps, Transcript, greedy, kills_or, question, story, text_of};
 use serde_json::{Value, json};
 
 /// The request without `stream`.
@@ -61,7 +61,7 @@ async fn a_worker_killed_mid_stream_changes_nothing() {
     let mut cluster = Cluster::start(&["one", "two"]).await;
     let undisturbed = cluster.ask(&story()).await;
     let mut gaps = Gaps::of("worker killed");
-    for round in 0..kills() {
+    for round in 0..kills_or(3) {
         let asking = cluster.asking(&story());
         let killed_at = cluster.job_with_tokens(blow_after(round)).await.kill_worker();
         let seen = asking.transcript().await;
@@ -77,7 +77,7 @@ async fn a_replica_killed_mid_stream_changes_nothing() {
     let mut cluster = Cluster::start(&["one", "two"]).await;
     let undisturbed = cluster.ask(&story()).await;
     let mut gaps = Gaps::of("replica killed");
-    for round in 0..kills() {
+    for round in 0..kills_or(3) {
         let asking = cluster.asking(&story());
         let killed_at = cluster.job_with_tokens(blow_after(round)).await.kill_replica();
         let seen = asking.transcript().await;
@@ -101,14 +101,17 @@ async fn a_plain_request_is_answered_though_the_replica_that_ran_it_was_killed()
 
 #[tokio::test]
 async fn a_worker_that_hangs_is_replaced_and_the_stream_goes_on() {
-    let cluster = Cluster::start(&["one"]).await;
+    let mut cluster = Cluster::start(&["one"]).await;
     let undisturbed = cluster.ask(&story()).await;
-    let asking = cluster.asking(&story());
-    let frozen_at = cluster.job_with_tokens(30).await.freeze_worker();
-    let seen = asking.transcript().await;
-    assert_survived(&seen, &undisturbed);
     let mut gaps = Gaps::of("worker frozen");
-    gaps.push(&seen, frozen_at);
+    for round in 0..kills_or(1) {
+        let asking = cluster.asking(&story());
+        let frozen_at = cluster.job_with_tokens(blow_after(round)).await.freeze_worker();
+        let seen = asking.transcript().await;
+        assert_survived(&seen, &undisturbed);
+        gaps.push(&seen, frozen_at);
+        cluster.ready().await;
+    }
     gaps.print();
 }
 
@@ -116,46 +119,55 @@ async fn a_worker_that_hangs_is_replaced_and_the_stream_goes_on() {
 async fn a_replica_that_thaws_after_it_was_given_up_adds_nothing_to_the_stream() {
     let mut cluster = Cluster::start(&["one", "two"]).await;
     let undisturbed = cluster.ask(&story()).await;
-    let asking = cluster.asking(&story());
-    let job = cluster.job_with_tokens(30).await;
-    let frozen_at = SystemTime::now();
-    cluster.replica(&job.replica).sigstop();
-    let taken = cluster.job_with_tokens(31).await;
-    assert_ne!(taken.replica, job.replica, "the frozen replica answered");
-    cluster.replica(&job.replica).sigcont();
-    let seen = asking.transcript().await;
-    assert_survived(&seen, &undisturbed);
     let mut gaps = Gaps::of("replica frozen");
-    gaps.push(&seen, frozen_at);
+    for _ in 0..kills_or(1) {
+        let asking = cluster.asking(&story());
+        let job = cluster.job_with_tokens(30).await;
+        let frozen_at = SystemTime::now();
+        cluster.replica(&job.replica).sigstop();
+        let taken = cluster.job_with_tokens(31).await;
+        assert_ne!(taken.replica, job.replica, "the frozen replica answered");
+        cluster.replica(&job.replica).sigcont();
+        let seen = asking.transcript().await;
+        assert_survived(&seen, &undisturbed);
+        gaps.push(&seen, frozen_at);
+        // The thawed one is whole again, and lets go of the job.
+        cluster.ready().await;
+    }
     gaps.print();
-    // The thawed one is whole again, and lets go of the job.
-    cluster.ready().await;
     cluster.ask(&story()).await.assert_same_stream(&undisturbed);
 }
 
 #[tokio::test]
 async fn a_broker_killed_mid_stream_and_started_again_changes_nothing() {
-    stream_over_a_broker_that(async |broker| broker.kill9().await).await;
+    stream_over_a_broker_that("broker killed and started again", async |broker| broker.kill9().await).await;
 }
 
 #[tokio::test]
 async fn a_broker_stopped_mid_stream_and_started_again_changes_nothing() {
-    stream_over_a_broker_that(async |broker| broker.stop().await).await;
+    stream_over_a_broker_that("broker stopped and started again", async |broker| broker.stop().await).await;
 }
 
 /// halm's own client reads the exact text; a plain one sees no fork, and everything in the end.
-async fn stream_over_a_broker_that(goes: impl AsyncFnOnce(&mut Broker)) {
+async fn stream_over_a_broker_that(what: &'static str, goes: impl AsyncFn(&mut Broker)) {
     let mut cluster = Cluster::start(&["one", "two"]).await;
     let undisturbed = cluster.ask(&story()).await;
-    let (client, plain) = (cluster.client().clone(), cluster.plain().await);
-    let ours = tokio::spawn(async move { text_of(&client, &story()).await });
-    let theirs = tokio::spawn(async move { plain.ask("smollm2", story().to_string()).await });
-    cluster.job_with_tokens(30).await;
-    goes(cluster.broker()).await;
-    cluster.broker().restart().await;
-    let (ours, theirs) = join(ours, theirs).await;
-    assert_eq!(ours.expect("no panic"), undisturbed.text());
-    theirs.expect("no panic").assert_no_fork(&undisturbed);
-    cluster.ready().await;
+    let mut gaps = Gaps::of(what);
+    for _ in 0..kills_or(1) {
+        let (client, plain) = (cluster.client().clone(), cluster.plain().await);
+        let ours = tokio::spawn(async move { text_of(&client, &story()).await });
+        let theirs = tokio::spawn(async move { plain.ask("smollm2", story().to_string()).await });
+        cluster.job_with_tokens(30).await;
+        let gone_at = SystemTime::now();
+        goes(cluster.broker()).await;
+        cluster.broker().restart().await;
+        let (ours, theirs) = join(ours, theirs).await;
+        assert_eq!(ours.expect("no panic"), undisturbed.text());
+        let theirs = theirs.expect("no panic");
+        theirs.assert_no_fork(&undisturbed);
+        gaps.push(&theirs, gone_at);
+        cluster.ready().await;
+    }
+    gaps.print();
     cluster.ask(&story()).await.assert_same_stream(&undisturbed);
 }

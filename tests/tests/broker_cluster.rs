@@ -1,8 +1,10 @@
 //! Three brokers in one cluster, every stream on all of them: one is killed, and nothing changes.
 
+use std::time::SystemTime;
+
 use futures_util::future::join;
 use halm_protocol::stream;
-use halm_tests::{BrokerOptions, Cluster, PlainClient, story, text_of, until};
+use halm_tests::{BrokerOptions, Cluster, Gaps, PlainClient, story, text_of, until};
 use serde_json::Value;
 
 async fn three_brokers() -> Cluster {
@@ -19,10 +21,15 @@ async fn streams_over_the_death_of_the_leader_of(led: &str) {
     let ours = tokio::spawn(async move { text_of(&client, &story()).await });
     let theirs = tokio::spawn(async move { theirs.ask("smollm2", story().to_string()).await });
     cluster.job_with_tokens(30).await;
+    let killed_at = SystemTime::now();
     cluster.leader_of(led).await.kill9().await;
     let (ours, theirs) = join(ours, theirs).await;
     assert_eq!(ours.expect("no panic"), undisturbed.text());
-    theirs.expect("no panic").assert_no_fork(&undisturbed);
+    let theirs = theirs.expect("no panic");
+    theirs.assert_no_fork(&undisturbed);
+    let mut gaps = Gaps::of("leader of three brokers killed");
+    gaps.push(&theirs, killed_at);
+    gaps.print();
     // Two of three are enough for what comes next.
     let again = PlainClient::connect(&cluster.url()).await.ask("smollm2", story().to_string()).await;
     again.assert_same_stream(&undisturbed);
