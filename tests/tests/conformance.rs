@@ -261,7 +261,7 @@ impl Real<'_> {
                 let answer = self.ask(format!("$JS.API.STREAM.PURGE.{}", self.log()), body).await;
                 Answer::Purged(answer["purged"].as_u64().expect("a number"))
             }
-            Step::Next => Answer::Next(self.next().await),
+            Step::Next => Answer::Next(self.next(model.consumer.clone().next(&model.queue, 0).is_some()).await),
             Step::Settle { delivery, how } => {
                 let Some(delivered) = pick(&model.deliveries, delivery) else { return Answer::Settled };
                 let Delivered { stream_sequence, consumer_sequence, deliveries } = delivered;
@@ -297,9 +297,14 @@ impl Real<'_> {
         }
     }
 
-    async fn next(&self) -> Option<Delivered> {
+    /// What a pull brings. If there should be something it waits a little: the server tells its consumer of a new message a
+    /// moment after it has acknowledged it.
+    async fn next(&self, there_is: bool) -> Option<Delivered> {
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.c", self.queue());
-        let body = json!({ "batch": 1, "no_wait": true }).to_string();
+        let expires = u64::try_from(PATIENCE.as_nanos() / 2).expect("some seconds");
+        let body =
+            if there_is { json!({ "batch": 1, "expires": expires }) } else { json!({ "batch": 1, "no_wait": true }) };
+        let body = body.to_string();
         // Not a request: a delivery comes under its own subject, which the library would not know as an answer.
         let inbox = self.nats.new_inbox();
         let mut answers = self.nats.subscribe(inbox.clone()).await.expect("a subscription");

@@ -121,7 +121,14 @@ impl Core {
             let wait = match job.log {
                 LogState::Waiting { until } => Some(until),
                 LogState::Offered { again_at, .. } => Some(again_at),
-                _ => None,
+                LogState::ReadingFence { .. }
+                | LogState::WritingFence { .. }
+                | LogState::ReadingOutcome { .. }
+                | LogState::ReadingLog { .. }
+                | LogState::Open { .. }
+                | LogState::Burying { .. }
+                | LogState::Storing { .. }
+                | LogState::Offering { .. } => None,
             };
             let deadline = (!job.is_complete()).then_some(job.deadline);
             [Some(job.progress_at), wait, deadline].into_iter().flatten().min()
