@@ -167,7 +167,8 @@ impl Cluster {
             let seen = self.client.replicas(STATUS_WITHIN).await.map_err(|error| error.to_string())?.answered;
             let ready = |status: &ReplicaStatus| {
                 let workers = &status.workers;
-                workers.len() == WORKERS as usize && workers.iter().all(|worker| worker.ready) && status.jobs.is_empty()
+                let idle = status.jobs.iter().all(|job| job.phase == "offered");
+                workers.len() == WORKERS as usize && workers.iter().all(|worker| worker.ready) && idle
             };
             let met = |status: &ReplicaStatus| status.peers.len() + 1 == count;
             let good = seen.len() == count && seen.iter().all(|status| ready(status) && met(status));

@@ -222,11 +222,12 @@ impl Job {
     }
 
     pub(super) fn phase(&self) -> &'static str {
-        match (&self.log, &self.compute) {
-            (_, Compute::Complete(_)) => "settling",
-            (_, Compute::Running { .. }) => "running",
-            (_, Compute::Queued) => "queued",
-            (_, Compute::Unread) => "claiming",
+        match self.compute {
+            _ if self.is_offered() => "offered",
+            Compute::Complete(_) => "settling",
+            Compute::Running { .. } => "running",
+            Compute::Queued => "queued",
+            Compute::Unread => "claiming",
         }
     }
 

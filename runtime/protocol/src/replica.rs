@@ -121,7 +121,8 @@ pub struct StatusQuestion {
 pub struct JobStatus {
     /// The job.
     pub job: JobId,
-    /// What it is doing: `claiming`, `queued`, `running`, `settling`.
+    /// What it is doing: `claiming`, `queued`, `running`, `settling`, or `offered`: its outcome is stored, and its
+    /// client has yet to say that it heard it.
     pub phase: String,
     /// Tokens generated so far.
     pub tokens: u32,
