@@ -47,7 +47,7 @@ pub use process::{Process, kill};
 pub use program::{Finished, Halm};
 pub use python::{Asking, Python};
 pub use replica::Replica;
-pub use rogue::{Fault, POISON};
+pub use rogue::{Fault, POISON, STEP_US};
 pub use transcript::{Record, Transcript};
 pub use turn::Turn;
 pub use until::until;

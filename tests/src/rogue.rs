@@ -3,6 +3,7 @@
 //! Owns the faults. It must never run but in a process that was started to break: [`planted`] says so.
 
 mod poison;
+mod table;
 
 use std::io::Write;
 use std::process::Command;
@@ -12,6 +13,7 @@ use halm_protocol::Digest;
 use halm_protocol::worker::{Event, StepPulse, encode};
 
 pub use poison::POISON;
+pub use table::STEP_US;
 
 /// The variable that names a worker process's fault.
 const FAULT: &str = "TEST_FAULT";
@@ -51,10 +53,12 @@ pub enum Fault {
     DeafToSigterm,
     /// Dies of every job whose prompt has the word [`POISON`].
     Poison,
+    /// Answers from a table, and computes nothing.
+    Table,
 }
 
 /// All of them, by name.
-const NAMES: [(&str, Fault); 14] = [
+const NAMES: [(&str, Fault); 15] = [
     ("segfault", Fault::Segfault),
     ("abort", Fault::Abort),
     ("exit-0", Fault::Exit0),
@@ -69,6 +73,7 @@ const NAMES: [(&str, Fault); 14] = [
     ("deaf", Fault::Deaf),
     ("deaf-to-sigterm", Fault::DeafToSigterm),
     ("poison", Fault::Poison),
+    ("table", Fault::Table),
 ];
 
 impl Fault {
@@ -122,6 +127,7 @@ pub fn turn(fault: Fault) {
         Fault::NeverReady => beat(false),
         Fault::Deaf => beat(true),
         Fault::Poison => poison::plant(),
+        Fault::Table => table::run(),
         Fault::DeafToSigterm => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let _guard = runtime.enter();

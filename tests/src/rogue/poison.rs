@@ -47,7 +47,7 @@ pub(super) fn plant() {
     });
 }
 
-fn frame(from: &mut impl Read) -> Option<Vec<u8>> {
+pub(super) fn frame(from: &mut impl Read) -> Option<Vec<u8>> {
     let mut frame = vec![0; 4];
     from.read_exact(&mut frame).ok()?;
     let length = declared_length(frame[..4].try_into().expect("four bytes")).expect("a frame of the protocol");
