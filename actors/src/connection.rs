@@ -13,11 +13,13 @@ use crate::dispatcher::{DispatcherMsg, Event};
 use crate::ingress::{self, IngressMsg};
 use crate::mailbox::Mailbox;
 use crate::peers::{self, PeersMsg};
-use crate::ports::{Broker, ConnectionEvent};
+use crate::ports::{Broker, ConnectionEvent, JobStream};
 use crate::tasks::{Tasks, TooManyTasks};
 
 /// Wait before streams and consumers are looked for again after a failure.
 const PREPARE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Between two looks whether they are still there: a client that asks while they are not waits for ten seconds.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What a connection is started with.
 #[derive(Clone)]
@@ -37,7 +39,7 @@ pub enum ConnectionMsg {
     /// It was lost, or is back.
     Changed(ConnectionEvent),
     /// Streams and consumers are there, or could not be made.
-    Prepared(Result<(), String>),
+    Prepared(Result<JobStream, String>),
     /// Look for them again.
     Prepare,
 }
@@ -49,6 +51,10 @@ pub struct Connection;
 pub struct ConnectionState {
     start: ConnectionStart,
     tasks: Tasks,
+    /// As it was seen last.
+    jobs: Option<JobStream>,
+    preparing: bool,
+    up: bool,
 }
 
 impl Actor for Connection {
@@ -68,8 +74,9 @@ impl Actor for Connection {
             let _ = to.send(ConnectionMsg::Changed(event));
         });
         start.broker.open(event).await?;
-        let tasks = Tasks::new(myself.get_cell());
-        Ok(ConnectionState { start, tasks })
+        let mut tasks = Tasks::new(myself.get_cell());
+        tasks.send_every(LOOK_EVERY, &myself, || ConnectionMsg::Prepare)?;
+        Ok(ConnectionState { start, tasks, jobs: None, preparing: false, up: true })
     }
 
     async fn handle(
@@ -79,8 +86,12 @@ impl Actor for Connection {
         state: &mut ConnectionState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ConnectionMsg::Changed(ConnectionEvent::Lost) => tracing::warn!("connection to the broker lost"),
+            ConnectionMsg::Changed(ConnectionEvent::Lost) => {
+                state.up = false;
+                tracing::warn!("connection to the broker lost");
+            }
             ConnectionMsg::Changed(ConnectionEvent::Restored) => {
+                state.up = true;
                 tracing::warn!("connection to the broker restored");
                 // At once, not after the preparation: most often nothing is missing.
                 for dispatcher in &state.start.dispatchers {
@@ -91,8 +102,9 @@ impl Actor for Connection {
                 state.prepare(&myself)?;
             }
             ConnectionMsg::Prepare => state.prepare(&myself)?,
-            ConnectionMsg::Prepared(Ok(())) => {}
+            ConnectionMsg::Prepared(Ok(jobs)) => state.prepared(jobs),
             ConnectionMsg::Prepared(Err(fault)) => {
+                state.preparing = false;
                 tracing::warn!(fault, "streams and consumers could not be prepared");
                 state.tasks.send_after(PREPARE_AGAIN_AFTER, &myself, ConnectionMsg::Prepare)?;
             }
@@ -113,9 +125,23 @@ impl Actor for Connection {
 
 impl ConnectionState {
     fn prepare(&mut self, myself: &ActorRef<ConnectionMsg>) -> Result<(), TooManyTasks> {
+        if !self.up || std::mem::replace(&mut self.preparing, true) {
+            return Ok(());
+        }
         let (call, myself) = (self.start.broker.prepare(), Mailbox::of(myself));
         self.tasks.spawn(async move {
             let _ = myself.send(ConnectionMsg::Prepared(call.await));
         })
+    }
+
+    fn prepared(&mut self, jobs: JobStream) {
+        self.preparing = false;
+        if self.jobs.replace(jobs.clone()).is_some_and(|before| before.was_lost(&jobs)) {
+            tracing::warn!(
+                last = jobs.last,
+                "the broker has forgotten jobs; those that are remembered are stored again"
+            );
+            let _ = self.start.ingress.send(IngressMsg::Happened(ingress::Event::QueueLost));
+        }
     }
 }

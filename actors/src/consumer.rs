@@ -1,16 +1,22 @@
 //! The consumer: takes jobs from the work queue, and only as many as the dispatcher has room for.
 //!
 //! It is started after the dispatcher and the workers; its death costs the pulls under way, whose jobs the queue
-//! delivers again. It decides nothing but how many more to ask for.
+//! delivers again. How many of which class to ask for is decided in [`credit`], pure.
+
+mod credit;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use halm_protocol::Class;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
+pub use credit::{Credit, Pull};
+
 use crate::address::Address;
-use crate::dispatcher::DispatcherMsg;
+use crate::dispatcher::{DispatcherMsg, Room};
 use crate::mailbox::Mailbox;
+use crate::moment::{Clock, Moment};
 use crate::ports::{Delivery, JobQueue, JobSpec, Pulled};
 use crate::tasks::{Tasks, TooManyTasks};
 
@@ -24,6 +30,8 @@ pub struct ConsumerStart {
     pub queue: Arc<dyn JobQueue>,
     /// Where they go.
     pub dispatcher: Address<DispatcherMsg>,
+    /// The replica's clock.
+    pub clock: Clock,
 }
 
 /// What a consumer is told.
@@ -31,7 +39,7 @@ pub enum ConsumerMsg {
     /// How many jobs the dispatcher has room for, having received so many.
     Demand {
         /// More jobs that it can take.
-        room: usize,
+        room: Room,
         /// Deliveries that it has seen; what came later is not accounted for in `room` yet.
         received: u64,
     },
@@ -39,6 +47,8 @@ pub enum ConsumerMsg {
     Pulled(Box<JobSpec>, Delivery),
     /// A pull for `asked` jobs ended; `got` of them came.
     PullEnded {
+        /// Of this class.
+        class: Class,
         /// How many were asked for.
         asked: usize,
         /// How many came.
@@ -46,6 +56,8 @@ pub enum ConsumerMsg {
         /// Why it ended early.
         fault: Option<String>,
     },
+    /// It is time to see whether a queue is empty.
+    LookDue(Moment),
     /// Pull no more; answer when nothing is under way.
     Drain(RpcReplyPort<()>),
 }
@@ -57,15 +69,9 @@ pub struct Consumer;
 pub struct ConsumerState {
     start: ConsumerStart,
     tasks: Tasks,
-    /// Jobs that the dispatcher had room for when it had seen `received` deliveries.
-    room: usize,
-    received: u64,
-    /// Deliveries handed to the dispatcher. Invariant: `received <= delivered`, within one life of the dispatcher.
-    delivered: u64,
-    /// Jobs asked for that have not come yet.
-    outstanding: usize,
+    credit: Credit,
+    look: Option<Moment>,
     draining: Vec<RpcReplyPort<()>>,
-    closed: bool,
 }
 
 impl Actor for Consumer {
@@ -79,16 +85,7 @@ impl Actor for Consumer {
         start: ConsumerStart,
     ) -> Result<ConsumerState, ActorProcessingErr> {
         let tasks = Tasks::new(myself.get_cell());
-        Ok(ConsumerState {
-            start,
-            tasks,
-            room: 0,
-            received: 0,
-            delivered: 0,
-            outstanding: 0,
-            draining: Vec::new(),
-            closed: false,
-        })
+        Ok(ConsumerState { start, tasks, credit: Credit::default(), look: None, draining: Vec::new() })
     }
 
     async fn post_start(
@@ -108,25 +105,29 @@ impl Actor for Consumer {
         state: &mut ConsumerState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ConsumerMsg::Demand { room, received } => (state.room, state.received) = (room, received),
+            ConsumerMsg::Demand { room, received } => state.credit.demand(room, received),
             ConsumerMsg::Pulled(spec, delivery) => {
-                state.outstanding = state.outstanding.saturating_sub(1);
-                state.delivered += 1;
+                state.credit.came(spec.request.class, state.start.clock.now());
                 let _ = state.start.dispatcher.send(DispatcherMsg::Received(spec, delivery));
             }
-            ConsumerMsg::PullEnded { asked, got, fault } => {
-                state.outstanding = state.outstanding.saturating_sub(asked.saturating_sub(got));
+            ConsumerMsg::PullEnded { class, asked, got, fault } => {
+                state.credit.ended(class, asked.saturating_sub(got));
                 if let Some(fault) = fault {
                     tracing::debug!(fault, "pull failed");
                 }
             }
+            ConsumerMsg::LookDue(at) => {
+                if state.look == Some(at) {
+                    state.look = None;
+                }
+            }
             ConsumerMsg::Drain(reply) => {
-                state.closed = true;
+                state.credit.close();
                 state.draining.push(reply);
             }
         }
         state.pull(&myself)?;
-        if state.closed && state.outstanding == 0 {
+        if state.credit.is_over() {
             for reply in state.draining.drain(..) {
                 let _ = reply.send(());
             }
@@ -147,12 +148,18 @@ impl Actor for Consumer {
 
 impl ConsumerState {
     fn pull(&mut self, myself: &ActorRef<ConsumerMsg>) -> Result<(), TooManyTasks> {
-        let unseen = usize::try_from(self.delivered.saturating_sub(self.received)).unwrap_or(usize::MAX);
-        let wanted = self.room.saturating_sub(unseen).saturating_sub(self.outstanding);
-        if self.closed || wanted == 0 {
-            return Ok(());
+        let now = self.start.clock.now();
+        for pull in self.credit.pulls(now) {
+            self.ask(pull, myself)?;
         }
-        self.outstanding += wanted;
+        let Some(next) = self.credit.next_look().filter(|next| self.look.is_none_or(|set| set > *next)) else {
+            return Ok(());
+        };
+        self.look = Some(next);
+        self.tasks.send_after(next - now, myself, ConsumerMsg::LookDue(next)).map(drop)
+    }
+
+    fn ask(&mut self, Pull { class, jobs }: Pull, myself: &ActorRef<ConsumerMsg>) -> Result<(), TooManyTasks> {
         let to = Mailbox::of(myself);
         let deliver = Box::new(move |pulled| match pulled {
             Pulled::Job(spec, delivery) => {
@@ -160,7 +167,7 @@ impl ConsumerState {
             }
             Pulled::NotAJob(reason) => tracing::warn!(reason, "message on the job stream is no job"),
         });
-        let (call, myself) = (self.start.queue.pull(wanted, deliver), Mailbox::of(myself));
+        let (call, myself) = (self.start.queue.pull(class, jobs, deliver), Mailbox::of(myself));
         self.tasks.spawn(async move {
             let (got, fault) = match call.await {
                 Ok(got) => (got, None),
@@ -169,7 +176,7 @@ impl ConsumerState {
                     (got, Some(fault))
                 }
             };
-            let _ = myself.send(ConsumerMsg::PullEnded { asked: wanted, got, fault });
+            let _ = myself.send(ConsumerMsg::PullEnded { class, asked: jobs, got, fault });
         })
     }
 }

@@ -12,7 +12,7 @@ mod shell;
 mod suspicion;
 
 pub use core::{Core, Settings};
-pub use effect::{Effect, Op};
+pub use effect::{Effect, Op, Room};
 pub use event::{Event, OpResult};
 pub use shell::{Dispatcher, DispatcherMsg, DispatcherPorts, DispatcherStart};
 

@@ -6,8 +6,12 @@
 //! alone, after fifteen seconds. Messages: [`IngressMsg`].
 
 mod admission;
+mod backlog;
 mod cancels;
 mod core;
+mod follower;
+mod following;
+mod memory;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +23,8 @@ use tokio::sync::watch;
 
 pub use admission::{CancelHeard, Heard, read};
 pub use cancels::{CancelEffect, Cancels};
-pub use core::{Asked, Core, Effect, Event, Op};
+pub use core::{Asked, Core, Effect, Event, Following, Op};
+pub use follower::{Follower, Shown};
 
 use crate::address::Address;
 use crate::dispatcher::{self, DispatcherMsg};
@@ -27,7 +32,7 @@ use crate::mailbox::Mailbox;
 use crate::moment::{Clock, Moment};
 use crate::peers::Known;
 use crate::ports::{
-    Fence, FenceRecord, Inboxes, JobIntake, OutcomeStore, PortFuture, ReadFault, Requests, TokenLog, WriteFault,
+    Ears, Fence, FenceRecord, Inboxes, JobIntake, OutcomeStore, PortFuture, ReadFault, Requests, TokenLog, WriteFault,
 };
 use crate::tasks::{Tasks, TooManyTasks};
 
@@ -128,11 +133,16 @@ impl Actor for Ingress {
         let notice = Box::new(move |notice: Notice| {
             let _ = of_notices.send(IngressMsg::Happened(Event::Noticed(notice)));
         });
+        let of_outcomes = myself.clone();
+        let settled = Box::new(move |job| {
+            let _ = of_outcomes.send(IngressMsg::Happened(Event::Settled(job)));
+        });
         let to = myself.clone();
         let cancelled = Box::new(move |cancel| {
             let _ = to.send(IngressMsg::CancelHeard(cancel));
         });
-        let listening = start.requests.listen(hand_on, notice, cancelled, closing.subscribe());
+        let listening =
+            start.requests.listen(Ears { heard: hand_on, noticed: notice, cancelled, settled }, closing.subscribe());
         let to = myself.clone();
         tasks.spawn(async move {
             let _ = to.send(IngressMsg::Deaf(listening.await));
@@ -171,8 +181,9 @@ impl Actor for Ingress {
                 state.perform_cancels(effects, &myself)?;
             }
             IngressMsg::PeersChanged => {
-                let living = state.start.known.borrow().replicas.clone();
-                state.decide(Event::Peers(living), &myself)?;
+                let Known { replicas, paces, .. } = state.start.known.borrow().clone();
+                state.decide(Event::Peers(replicas), &myself)?;
+                state.decide(Event::Paces(paces), &myself)?;
             }
             IngressMsg::Deaf(Ok(())) => state.deaf = true,
             IngressMsg::Deaf(Err(why)) => return Err(why.into()),
@@ -248,11 +259,8 @@ impl IngressState {
             return Ok(());
         }
         self.timer = Some(next);
-        let (at, myself) = (self.start.clock.instant(next), Mailbox::of(myself));
-        self.tasks.spawn(async move {
-            tokio::time::sleep_until(at).await;
-            let _ = myself.send(IngressMsg::TimerFired(next));
-        })
+        let after = next - self.start.clock.now();
+        self.tasks.send_after(after, myself, IngressMsg::TimerFired(next)).map(drop)
     }
 
     /// The holder ends the job at once; the mark is for whoever holds it if that one does not. Every replica sees to the
@@ -315,6 +323,20 @@ impl IngressState {
             Effect::Answer(inbox, outcome) => {
                 words.push(self.start.inboxes.send(&inbox, &outcome));
                 Ok(())
+            }
+            Effect::Follow(op, following) => {
+                let IngressStart { log, outcomes, inboxes, .. } = self.start.clone();
+                self.tasks.spawn(async move {
+                    following::follow(*following, &*log, &*outcomes, &*inboxes).await;
+                    let _ = to.send(IngressMsg::Happened(Event::Followed(op)));
+                })
+            }
+            Effect::Count(model) => {
+                let call = self.start.intake.count(&model);
+                self.tasks.spawn(async move {
+                    let event = Event::Counted(model, call.await);
+                    let _ = to.send(IngressMsg::Happened(event));
+                })
             }
             Effect::Look(op, job) => {
                 let call = self.start.outcomes.read(&job);

@@ -105,7 +105,8 @@ impl PoolSpec {
             peers: peers.clone(),
             crashes: CrashHistory::default(),
         };
-        let consumer = ConsumerStart { queue: Arc::clone(&self.queue), dispatcher: addresses.dispatcher.clone() };
+        let consumer =
+            ConsumerStart { queue: Arc::clone(&self.queue), dispatcher: addresses.dispatcher.clone(), clock };
         let workers = self.workers(addresses, clock);
         SupervisorSpec::new(Strategy::RestForOne)
             .intensity(PART_RESTARTS.0, PART_RESTARTS.1)

@@ -15,7 +15,10 @@ mod worker_process;
 
 use futures_util::future::BoxFuture;
 
-pub use broker::{Admitted, Broker, BrokerProcess, ConnectionEvent, IntakeFault, JobIntake, Requests, StartedBroker};
+pub use broker::{
+    Admitted, Broker, BrokerProcess, ConnectionEvent, Ears, IntakeFault, JobIntake, JobStream, QueueLength, Requests,
+    StartedBroker,
+};
 pub use dead_letter::DeadLetters;
 pub use inbox::{Inboxes, Offered};
 pub use outcome::OutcomeStore;

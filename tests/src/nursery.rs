@@ -14,7 +14,7 @@ use halm_actors::supervisor::{Backoff, ChildSpec, ProcessEnd, Root, Strategy, Su
 use halm_actors::worker::{Worker, WorkerMsg, WorkerStart};
 use halm_actors::{Clock, dispatcher::WorkerId};
 use halm_protocol::worker::{Command, Event, Lease, Work};
-use halm_protocol::{CrashRecord, Digest, Input, JobId, Request, WorkerStatus};
+use halm_protocol::{Class, CrashRecord, Digest, Input, JobId, Request, WorkerStatus};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
@@ -214,6 +214,7 @@ pub async fn crowd(memory_bytes_max: u64, prompts: &[String]) -> (u32, Vec<Event
 
 fn work(lease: Lease, prompt: &str, max_tokens: u32) -> Work {
     Work {
+        class: Class::default(),
         lease,
         job: JobId::try_from(JOB.to_owned()).expect("a job id"),
         attempt: 2,

@@ -92,6 +92,15 @@ impl Transcript {
         }
     }
 
+    /// The last record.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn last(&self) -> &Record {
+        &self.records.last().expect("something came").1
+    }
+
     /// The error, which must be the only record.
     #[track_caller]
     #[must_use]

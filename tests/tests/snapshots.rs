@@ -1,8 +1,11 @@
 //! What others read: help pages and wire formats. A change here is a change for somebody else.
 
+use std::collections::BTreeMap;
+
 use halm_protocol::{
     Beat, CancelState, Cancellation, CancelledBy, ChatMessage, Chunk, Claim, Digest, ErrorCode, FinishReason, Held,
-    Incarnation, JobId, ModelToken, Nonce, Notice, Refusal, ReplicaName, Reply, Request, RunsModel, Usage, Verdict,
+    Incarnation, JobId, ModelToken, Nonce, Notice, Pace, Refusal, ReplicaName, Reply, Request, RunsModel, Usage,
+    Verdict,
 };
 use serde_json::Value;
 
@@ -77,14 +80,15 @@ fn a_refusal() {
 
 #[test]
 fn a_beat() {
-    let model = ModelToken::of_name("smollm2:135m").expect("a catalogue name");
+    let token = || ModelToken::of_name("smollm2:135m").expect("a catalogue name");
     let alias = ModelToken::of_name("smollm2").expect("an alias");
     let beat = Beat {
         replica: ReplicaName::try_from("one").expect("a name"),
         incarnation: Incarnation::try_from("643f-2a").expect("a name"),
-        models: vec![RunsModel { token: model, alias, name: "smollm2:135m".to_owned(), digest: digest() }],
+        models: vec![RunsModel { token: token(), alias, name: "smollm2:135m".to_owned(), digest: digest() }],
         held: vec![Held { job: job(), ack: "$JS.ACK.HALM_JOBS.smollm2-135m.1.2.3.4.0".to_owned() }],
         draining: false,
+        paces: BTreeMap::from([(token(), Pace { slots: 4, job_ms: 900 })]),
     };
     insta::assert_json_snapshot!(beat);
 }

@@ -13,12 +13,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use halm_protocol::worker::Lease;
-use halm_protocol::{ErrorCode, Incarnation, JobId, JobStatus, Outcome, Refusal, ReplicaName};
+use halm_protocol::{Class, ErrorCode, Incarnation, JobId, JobStatus, Outcome, Pace, Refusal, ReplicaName};
 
 use super::job::{Compute, Job, LogState};
-use super::{Effect, Event, Op, WorkerId};
+use super::{Effect, Event, Op, Room, WorkerId};
 use crate::moment::Moment;
 use crate::ports::{Delivery, JobSpec};
+
+/// The mean time of a job forgets at this rate: a few jobs make it, and one odd one does not.
+const MEAN_OVER: u32 = 8;
 
 /// What a dispatcher is set up with.
 #[derive(Debug, Clone)]
@@ -57,7 +60,10 @@ pub struct Core {
     leases: BTreeMap<Lease, JobId>,
     ops: BTreeMap<Op, JobId>,
     last_number: u64,
-    demand: usize,
+    demand: Room,
+    /// How long a job took lately, from its first worker here to its end: a moving mean.
+    job_time: Option<Duration>,
+    now: Moment,
     draining: bool,
     drained: bool,
 }
@@ -74,7 +80,9 @@ impl Core {
             leases: BTreeMap::new(),
             ops: BTreeMap::new(),
             last_number: 0,
-            demand: 0,
+            demand: Room::default(),
+            job_time: None,
+            now: Moment::default(),
             draining: false,
             drained: false,
         }
@@ -83,6 +91,7 @@ impl Core {
     /// Takes an event and says what to do.
     pub fn handle(&mut self, event: Event, now: Moment) -> Vec<Effect> {
         let mut out = Vec::new();
+        self.now = now;
         match event {
             Event::Received { spec, delivery, deadline } => self.receive(*spec, delivery, deadline, now, &mut out),
             Event::Finished { op, result } => self.finished(op, result, now, &mut out),
@@ -158,7 +167,7 @@ impl Core {
 
     /// How many more jobs there is room for.
     #[must_use]
-    pub fn demand(&self) -> usize {
+    pub fn demand(&self) -> Room {
         self.demand
     }
 
@@ -238,6 +247,7 @@ impl Core {
             }
             let waited = matches!(job.log, LogState::Waiting { until } if now >= until);
             if now >= job.deadline && !job.is_complete() {
+                self.measure(&id, out);
                 let message = "the deadline passed before the answer was complete";
                 self.complete(&id, Outcome::Refusal(Refusal::new(ErrorCode::DeadlineExceeded, message)), out);
             }
@@ -248,10 +258,24 @@ impl Core {
         }
     }
 
+    /// Takes note of how long a job took that a worker has had, and has no more.
+    fn measure(&mut self, id: &JobId, out: &mut Vec<Effect>) {
+        let Some(started_at) = self.jobs.get(id).and_then(|job| job.started_at) else { return };
+        let took = self.now - started_at;
+        let mean = self.job_time.map_or(took, |mean| mean - mean / MEAN_OVER + took / MEAN_OVER);
+        self.job_time = Some(mean);
+        let slots = u32::try_from(self.capacity()).unwrap_or(u32::MAX);
+        let job_ms = u32::try_from(mean.as_millis()).unwrap_or(u32::MAX);
+        out.push(Effect::Pace(Pace { slots, job_ms }));
+    }
+
     fn update_demand(&mut self, out: &mut Vec<Effect>) {
         // A job that is only offered to its client needs no worker.
-        let offered = self.jobs.values().filter(|job| job.is_offered()).count();
-        let wanted = if self.draining { 0 } else { self.capacity().saturating_sub(self.jobs.len() - offered) };
+        let working = || self.jobs.values().filter(|job| !job.is_offered());
+        let batch = working().filter(|job| job.spec.request.class == Class::Batch).count();
+        let capacity = if self.draining { 0 } else { self.capacity() };
+        let jobs = capacity.saturating_sub(working().count());
+        let wanted = Room { jobs, batch: jobs.min(batch_max(capacity).saturating_sub(batch)) };
         if wanted != self.demand {
             self.demand = wanted;
             out.push(Effect::Demand(wanted));
@@ -261,6 +285,12 @@ impl Core {
             out.push(Effect::Drained);
         }
     }
+}
+
+/// Batch jobs held at once: a quarter of the room, and at least one place, is kept for those who wait.
+fn batch_max(capacity: usize) -> usize {
+    let kept = (capacity / 4).max(1);
+    capacity.saturating_sub(kept).max(usize::from(capacity > 0))
 }
 
 #[cfg(test)]

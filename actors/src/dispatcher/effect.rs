@@ -2,7 +2,7 @@
 
 use halm_protocol::subject::Inbox;
 use halm_protocol::worker::{Lease, Work};
-use halm_protocol::{Claim, DeadLetter, JobId, Outcome};
+use halm_protocol::{Claim, DeadLetter, JobId, Outcome, Pace};
 
 use super::WorkerId;
 use crate::ports::{AckSubject, Delivery, Fence, LogTarget, Record, Sequence};
@@ -10,6 +10,15 @@ use crate::ports::{AckSubject, Delivery, Fence, LogTarget, Record, Sequence};
 /// One port call. Its result counts only while its job still waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Op(pub u64);
+
+/// How many more jobs a dispatcher has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Of any class.
+    pub jobs: usize,
+    /// How many of them may be of the batch class. Invariant: `batch <= jobs`.
+    pub batch: usize,
+}
 
 /// Something to do. Those with an [`Op`] are answered by an event.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,7 +125,9 @@ pub enum Effect {
         lease: Lease,
     },
     /// The consumer may have this many jobs on their way here, in all.
-    Demand(usize),
+    Demand(Room),
+    /// Tell peers how fast jobs are computed here.
+    Pace(Pace),
     /// Every job is settled, and no more will come.
     Drained,
     /// A promise was broken: for the log, at ERROR.

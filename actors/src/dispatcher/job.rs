@@ -119,6 +119,8 @@ pub(super) struct Job {
     /// Attempts that failed without a death, here.
     pub(super) failures: u32,
     pub(super) resumed_at: Vec<u32>,
+    /// When a worker here had it first.
+    pub(super) started_at: Option<Moment>,
     /// Faults in a row; sets the wait before the next try.
     pub(super) faults: u32,
     pub(super) progress_at: Moment,
@@ -157,6 +159,7 @@ impl Job {
             told: Suspicion::default(),
             failures: 0,
             resumed_at: Vec::new(),
+            started_at: None,
             faults: 0,
             progress_at,
         }

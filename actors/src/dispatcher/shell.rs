@@ -190,11 +190,8 @@ impl DispatcherState {
             return Ok(());
         }
         self.timer = Some(next);
-        let (at, myself) = (self.start.clock.instant(next), Mailbox::of(myself));
-        self.tasks.spawn(async move {
-            tokio::time::sleep_until(at).await;
-            let _ = myself.send(DispatcherMsg::TimerFired(next));
-        })
+        let after = next - self.start.clock.now();
+        self.tasks.send_after(after, myself, DispatcherMsg::TimerFired(next)).map(drop)
     }
 
     fn perform(&mut self, effect: Effect, myself: &ActorRef<DispatcherMsg>) -> Result<(), TooManyTasks> {
@@ -245,6 +242,7 @@ impl DispatcherState {
                 self.tell_peers(PeersMsg::Hold { pool: self.start.settings.model.clone(), job, ack });
             }
             Effect::Release(job) => self.tell_peers(PeersMsg::Release(job)),
+            Effect::Pace(pace) => self.tell_peers(PeersMsg::Pace { pool: self.start.settings.model.clone(), pace }),
             Effect::Start { worker, work, alone } => {
                 tracing::debug!(job = %work.job, worker = worker.0, offset = work.generated.len(), "job started");
                 self.tell_worker(worker, WorkerMsg::Start { work, alone });

@@ -20,6 +20,8 @@ pub struct Heard {
     pub reply: String,
     /// Idempotency key.
     pub key: Option<String>,
+    /// Where to begin to show the answer, if another asked for it before.
+    pub offset: Option<String>,
     /// W3C trace context.
     pub traceparent: Option<String>,
     /// The body.
@@ -46,7 +48,13 @@ pub fn read(heard: &Heard, inbox: &Inbox, models: &[RunsModel], deadline_default
     let model = known.map_or(wanted, |model| model.token.as_str());
     let id = JobId::derive(model, heard.key.as_deref().unwrap_or_else(|| inbox.as_str()), &heard.payload);
     let job = admit(heard, inbox, models, deadline_default).map(Box::new);
-    Asked { id, inbox: inbox.clone(), keyed: heard.key.is_some(), job }
+    let within = job.as_ref().map_or(Duration::ZERO, |job| allowed(&job.request, deadline_default));
+    let from = heard.offset.as_deref().map_or(Ok(0), str::parse);
+    let job = match from {
+        Ok(_) => job,
+        Err(_) => Err(Refusal::of_param(halm_protocol::header::OFFSET, "the offset must be a whole number of tokens")),
+    };
+    Asked { id, inbox: inbox.clone(), keyed: heard.key.is_some(), from: from.unwrap_or_default(), within, job }
 }
 
 /// What the client calls the model, and the model of that name.
@@ -66,7 +74,7 @@ fn admit(heard: &Heard, inbox: &Inbox, models: &[RunsModel], deadline_default: D
     let request = Request::parse(&heard.payload)?;
     let key = heard.key.as_deref().unwrap_or_else(|| inbox.as_str());
     let id = JobId::derive(model.token.as_str(), key, &heard.payload);
-    let deadline_ms = request.deadline_ms.unwrap_or_else(|| millis(deadline_default));
+    let deadline_ms = millis(allowed(&request, deadline_default));
     Ok(JobSpec {
         seed: request.seed.unwrap_or_else(|| seed_of(&id)),
         id,
@@ -77,6 +85,11 @@ fn admit(heard: &Heard, inbox: &Inbox, models: &[RunsModel], deadline_default: D
         deadline_unix_ms: heard.heard_unix_ms.saturating_add(deadline_ms),
         traceparent: heard.traceparent.clone(),
     })
+}
+
+/// How long the client of a request waits.
+fn allowed(request: &Request, default: Duration) -> Duration {
+    request.deadline_ms.map_or(default, Duration::from_millis)
 }
 
 fn unknown(wanted: &str, models: &[RunsModel]) -> Refusal {
@@ -122,6 +135,7 @@ mod tests {
             subject: subject.to_owned(),
             reply: inbox.as_str().to_owned(),
             key: key.map(str::to_owned),
+            offset: None,
             traceparent: None,
             payload: br#"{"prompt":"a","deadline_ms":5}"#.to_vec(),
             heard_unix_ms: 100,

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use halm_protocol::{Beat, Held, Incarnation, JobId, ReplicaName, RunsModel};
+use halm_protocol::{Beat, Held, Incarnation, JobId, ModelToken, Pace, ReplicaName, RunsModel};
 
 use crate::moment::Moment;
 use crate::ports::AckSubject;
@@ -139,6 +139,7 @@ struct Peer {
     models: Vec<RunsModel>,
     held: Vec<(JobId, AckSubject)>,
     draining: bool,
+    paces: BTreeMap<ModelToken, Pace>,
     /// Lives that ended when the next one began: their beats are late.
     earlier: Vec<Incarnation>,
 }
@@ -165,6 +166,8 @@ pub struct Core {
     /// Since when another replica is heard to have our name, and when it was last heard.
     namesake: Option<(Moment, Moment)>,
     namesake_told: bool,
+    /// As our own beats say.
+    own_paces: BTreeMap<ModelToken, Pace>,
 }
 
 impl Core {
@@ -180,6 +183,7 @@ impl Core {
             heard_self_at: Moment::default(),
             namesake: None,
             namesake_told: false,
+            own_paces: BTreeMap::new(),
         }
     }
 
@@ -216,6 +220,15 @@ impl Core {
         self.peers.values().filter(|peer| !peer.draining).flat_map(|peer| peer.models.iter())
     }
 
+    /// How fast jobs of each model are computed by all who take more.
+    #[must_use]
+    pub fn paces(&self) -> BTreeMap<ModelToken, Pace> {
+        let peers = self.peers.values().filter(|peer| !peer.draining).map(|peer| &peer.paces);
+        let all = || peers.clone().chain([&self.own_paces]);
+        let together = |model: &ModelToken| Pace::together(all().filter_map(|paces| paces.get(model)).copied());
+        all().flat_map(BTreeMap::keys).filter_map(|model| Some((model.clone(), together(model)?))).collect()
+    }
+
     fn beat(&mut self, beat: Beat, now: Moment, out: &mut Vec<Effect>) {
         if beat.replica == self.settings.replica {
             if beat.incarnation != self.settings.incarnation {
@@ -232,6 +245,7 @@ impl Core {
                 }
                 self.heard_self_at = now;
                 self.found(&beat);
+                self.own_paces = beat.paces;
             }
             return;
         }
@@ -262,6 +276,7 @@ impl Core {
             models: beat.models,
             held: beat.held.into_iter().filter_map(held).collect(),
             draining: beat.draining,
+            paces: beat.paces,
             earlier,
         };
         self.peers.insert(beat.replica, peer);
@@ -392,6 +407,7 @@ mod tests {
             models: Vec::new(),
             held: jobs.iter().map(held).collect(),
             draining: false,
+            paces: BTreeMap::new(),
         })
     }
 

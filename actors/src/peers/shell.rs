@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use halm_protocol::{Beat, Held, Incarnation, JobId, ReplicaName, RunsModel};
+use halm_protocol::{Beat, Held, Incarnation, JobId, ModelToken, Pace, ReplicaName, RunsModel};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
@@ -26,6 +26,8 @@ pub struct Known {
     pub replicas: BTreeMap<ReplicaName, Incarnation>,
     /// What they run.
     pub models: Vec<RunsModel>,
+    /// How fast jobs of each model are computed by all together, this replica included.
+    pub paces: BTreeMap<ModelToken, Pace>,
 }
 
 /// What `peers` is started with.
@@ -64,6 +66,13 @@ pub enum PeersMsg {
     Abandon(String),
     /// A dispatcher holds this job no more.
     Release(JobId),
+    /// A dispatcher's jobs take this long.
+    Pace {
+        /// Whose dispatcher: the model's name.
+        pool: String,
+        /// How fast it is.
+        pace: Pace,
+    },
     /// This replica takes no more work.
     Draining,
     /// Beat.
@@ -83,6 +92,7 @@ pub struct PeersState {
     start: PeersStart,
     tasks: Tasks,
     held: BTreeMap<JobId, (String, AckSubject)>,
+    paces: BTreeMap<ModelToken, Pace>,
     draining: bool,
 }
 
@@ -104,7 +114,14 @@ impl Actor for Peers {
         tasks.spawn(async move {
             let _ = myself.send(PeersMsg::Deaf(listening.await));
         })?;
-        Ok(PeersState { core: Core::new(settings), start, tasks, held: BTreeMap::new(), draining: false })
+        Ok(PeersState {
+            core: Core::new(settings),
+            start,
+            tasks,
+            held: BTreeMap::new(),
+            paces: BTreeMap::new(),
+            draining: false,
+        })
     }
 
     async fn handle(
@@ -132,6 +149,12 @@ impl Actor for Peers {
             PeersMsg::Release(job) => {
                 if state.held.remove(&job).is_some() {
                     state.beat()?;
+                }
+            }
+            PeersMsg::Pace { pool, pace } => {
+                // With the next beat is soon enough.
+                if let Some(model) = state.start.models.iter().find(|model| model.name == pool) {
+                    state.paces.insert(model.token.clone(), pace);
                 }
             }
             PeersMsg::Deaf(why) => return Err(why.into()),
@@ -164,6 +187,7 @@ impl PeersState {
             models: self.start.models.clone(),
             held: self.held.iter().map(held).collect(),
             draining: self.draining,
+            paces: self.paces.clone(),
         };
         self.tasks.spawn(self.start.bus.beat(&beat))
     }
@@ -193,6 +217,7 @@ impl PeersState {
         let known = Known {
             replicas: self.core.replicas().map(|(replica, life)| (replica.clone(), life.clone())).collect(),
             models: self.core.models().cloned().collect(),
+            paces: self.core.paces(),
         };
         self.start.known.send_if_modified(|shown| {
             let changed = *shown != known;

@@ -1,10 +1,10 @@
 //! The broker itself: connecting to it, preparing it, and running one when none is given.
 
 use halm_protocol::subject::Inbox;
-use halm_protocol::{Cancellation, Notice, Refusal};
+use halm_protocol::{Cancellation, JobId, ModelToken, Notice, Refusal};
 use tokio::sync::{oneshot, watch};
 
-use super::{Exit, JobSpec, PortFuture};
+use super::{Exit, JobSpec, PortFuture, ReadFault};
 use crate::ingress::{CancelHeard, Heard};
 
 /// The connection.
@@ -13,7 +13,24 @@ pub trait Broker: Send + Sync + 'static {
     fn open(&self, event: Box<dyn Fn(ConnectionEvent) + Send + Sync>) -> PortFuture<Result<(), String>>;
 
     /// Makes streams and consumers that are missing, over the open connection.
-    fn prepare(&self) -> PortFuture<Result<(), String>>;
+    fn prepare(&self) -> PortFuture<Result<JobStream, String>>;
+}
+
+/// Which job stream it is, and how far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobStream {
+    /// When it was made, in the broker's words.
+    pub made: String,
+    /// The sequence of the last job that was ever in it.
+    pub last: u64,
+}
+
+impl JobStream {
+    /// Whether a stream that was like this and is like `now` has lost jobs.
+    #[must_use]
+    pub fn was_lost(&self, now: &Self) -> bool {
+        self.made != now.made || self.last > now.last
+    }
 }
 
 /// What happens to a connection.
@@ -41,18 +58,24 @@ pub struct StartedBroker {
     pub run: PortFuture<Exit>,
 }
 
+/// Whom an ingress hears.
+pub struct Ears {
+    /// Requests.
+    pub heard: Box<dyn Fn(Heard) + Send + Sync>,
+    /// What replicas say of them.
+    pub noticed: Box<dyn Fn(Notice) + Send + Sync>,
+    /// Cancellations.
+    pub cancelled: Box<dyn Fn(CancelHeard) + Send + Sync>,
+    /// Outcomes of jobs, perhaps more than once.
+    pub settled: Box<dyn Fn(JobId) + Send + Sync>,
+}
+
 /// Requests, as they come in.
 pub trait Requests: Send + Sync + 'static {
     /// Hands out each request, once as a witness and once more if the broker picked this replica for it, and what other
-    /// replicas say of requests, and cancellations alike, until `closing` becomes true and what was under way has come (`Ok`), or until listening
-    /// ends by itself, which is a fault.
-    fn listen(
-        &self,
-        heard: Box<dyn Fn(Heard) + Send + Sync>,
-        noticed: Box<dyn Fn(Notice) + Send + Sync>,
-        cancelled: Box<dyn Fn(CancelHeard) + Send + Sync>,
-        closing: watch::Receiver<bool>,
-    ) -> PortFuture<Result<(), String>>;
+    /// replicas say of requests, and cancellations and outcomes alike, until `closing` becomes true and what was under way
+    /// has come (`Ok`), or until listening ends by itself, which is a fault.
+    fn listen(&self, ears: Ears, closing: watch::Receiver<bool>) -> PortFuture<Result<(), String>>;
 
     /// Says to the other replicas what this one does with a request. What is said before an answer is heard before it.
     fn tell(&self, notice: &Notice) -> PortFuture<()>;
@@ -65,6 +88,20 @@ pub trait Requests: Send + Sync + 'static {
 pub trait JobIntake: Send + Sync + 'static {
     /// Stores a job. Its acknowledgement is the acceptance.
     fn admit(&self, job: &JobSpec) -> PortFuture<Result<Admitted, IntakeFault>>;
+
+    /// Counts what stands in a model's queue.
+    fn count(&self, model: &ModelToken) -> PortFuture<Result<QueueLength, ReadFault>>;
+}
+
+/// What stands in a model's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueLength {
+    /// Interactive jobs that no replica has.
+    pub interactive: u64,
+    /// Batch jobs that no replica has.
+    pub batch: u64,
+    /// Jobs that replicas have.
+    pub held: u64,
 }
 
 /// How a job was taken.

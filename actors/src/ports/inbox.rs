@@ -1,7 +1,7 @@
 //! Direct delivery to a client's inbox, beside the republished log.
 
-use halm_protocol::Outcome;
 use halm_protocol::subject::Inbox;
+use halm_protocol::{Chunk, Outcome};
 
 use super::PortFuture;
 
@@ -9,6 +9,9 @@ use super::PortFuture;
 pub trait Inboxes: Send + Sync + 'static {
     /// Sends without asking whether anybody listens.
     fn send(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<()>;
+
+    /// The same with a part of an answer.
+    fn show(&self, inbox: &Inbox, chunk: &Chunk) -> PortFuture<()>;
 
     /// Sends, and tells whether the inbox had a listener when the broker handled the record.
     fn offer(&self, inbox: &Inbox, outcome: &Outcome) -> PortFuture<Offered>;

@@ -1,7 +1,7 @@
 //! The work queue: jobs in, acknowledgements out.
 
 use halm_protocol::subject::Inbox;
-use halm_protocol::{Digest, JobId, ModelToken, Request};
+use halm_protocol::{Class, Digest, JobId, ModelToken, Request};
 
 use super::PortFuture;
 
@@ -73,12 +73,13 @@ pub enum Pulled {
     NotAJob(String),
 }
 
-/// `HALM_JOBS` through one model's durable consumer.
+/// `HALM_JOBS` through one model's durable consumers.
 pub trait JobQueue: Send + Sync + 'static {
-    /// Waits for up to `batch` jobs and hands out each as it comes; ends after the batch, or after the port's own
+    /// Waits for up to `batch` jobs of a class and hands out each as it comes; ends after the batch, or after the port's own
     /// waiting time. The number it returns, also with a fault, is how many it handed out.
     fn pull(
         &self,
+        class: Class,
         batch: usize,
         deliver: Box<dyn Fn(Pulled) + Send + Sync>,
     ) -> PortFuture<Result<usize, (usize, String)>>;

@@ -14,6 +14,8 @@ pub const SERVICE_ERROR: &str = "Nats-Service-Error";
 pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
+/// The first token of the answer that whoever asks again with the same key does not have.
+pub const OFFSET: &str = "Halm-Offset";
 /// Where a job's answer goes.
 pub const REPLY: &str = "Halm-Reply";
 /// The digest of the weights that a job is pinned to.

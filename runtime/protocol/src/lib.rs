@@ -17,12 +17,14 @@
 
 mod cancellation;
 mod claim;
+mod class;
 mod dead_letter;
 mod digest;
 mod fields;
 pub mod header;
 mod id;
 mod notice;
+mod pace;
 mod refusal;
 mod replica;
 mod reply;
@@ -33,10 +35,12 @@ pub mod worker;
 
 pub use cancellation::{CancelState, Cancellation};
 pub use claim::{CancelledBy, Claim, Nonce};
+pub use class::Class;
 pub use dead_letter::DeadLetter;
 pub use digest::{Digest, InvalidDigest};
 pub use id::{Incarnation, InvalidId, JobId, ModelToken, ReplicaName};
 pub use notice::{Notice, Verdict};
+pub use pace::Pace;
 pub use refusal::{ErrorCode, Refusal};
 pub use replica::{
     Activity, ActorStatus, Beat, CrashCounts, CrashRecord, Held, JobStatus, ReplicaStatus, RunsModel, StatusQuestion,

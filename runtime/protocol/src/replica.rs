@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Incarnation, JobId, ModelToken, ReplicaName};
+use crate::{Digest, Incarnation, JobId, ModelToken, Pace, ReplicaName};
 
 /// A model that a replica runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Beat {
     pub held: Vec<Held>,
     /// True when it takes no more work and is about to leave.
     pub draining: bool,
+    /// How fast it computes jobs of each model, once it has finished one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub paces: BTreeMap<ModelToken, Pace>,
 }
 
 /// What an actor was doing with a job: ids and counts, never text.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fields::{Fields, wrong};
-use crate::{ErrorCode, Refusal};
+use crate::{Class, ErrorCode, Refusal};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,8 @@ pub struct Request {
     pub stream: bool,
     /// How long the client is willing to wait, in milliseconds from admission.
     pub deadline_ms: Option<u64>,
+    /// Who waits for it.
+    pub class: Class,
 }
 
 /// [`Request`] as it stands on the wire: one flat object, defaults left out.
@@ -99,6 +101,12 @@ struct Wire<'a> {
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline_ms: Option<u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    class: Class,
+}
+
+fn is_default(class: &Class) -> bool {
+    *class == Class::default()
 }
 
 /// Bounds of a request, each with its reason.
@@ -148,6 +156,7 @@ impl Request {
             stop: Vec::new(),
             stream: false,
             deadline_ms: None,
+            class: Class::default(),
         }
     }
 
@@ -177,6 +186,7 @@ impl Request {
             stop: stop(&mut fields)?,
             stream: fields.boolean("stream")?.unwrap_or(false),
             deadline_ms: fields.whole("deadline_ms", 1, Limits::DEADLINE_MS_MAX)?,
+            class: class(&mut fields)?,
         };
         fields.finish()?;
         Ok(request)
@@ -203,6 +213,7 @@ impl Request {
             stop: &self.stop,
             stream: self.stream,
             deadline_ms: self.deadline_ms,
+            class: self.class,
         };
         serde_json::to_vec(&wire).expect("a request has only strings and numbers")
     }
@@ -260,6 +271,11 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, Refusal> {
     })
 }
 
+fn class(fields: &mut Fields) -> Result<Class, Refusal> {
+    let Some(name) = fields.string("class")? else { return Ok(Class::default()) };
+    Class::named(&name).ok_or_else(|| wrong("class", "\"interactive\" or \"batch\"", &Value::String(name)))
+}
+
 fn stop(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
     let strings = match fields.take("stop") {
         None => return Ok(Vec::new()),
@@ -295,7 +311,7 @@ mod tests {
     #[test]
     fn a_request_reads_back_from_its_own_bytes() {
         let full = br#"{"messages":[{"role":"user","content":"hi"}],"max_tokens":3,"temperature":0.5,"top_k":4,"top_p":0.9,
-            "min_p":0.1,"seed":7,"stop":"x","frequency_penalty":1,"presence_penalty":-1,"stream":true,"deadline_ms":9}"#;
+            "min_p":0.1,"seed":7,"stop":"x","frequency_penalty":1,"presence_penalty":-1,"stream":true,"deadline_ms":9,"class":"batch"}"#;
         let request = Request::parse(full).expect("every field is right");
         assert_eq!(Request::parse(&request.to_bytes()).expect("its own bytes"), request);
         assert_eq!(Request::parse(br#"{"prompt":"a","n":1}"#).expect("one choice"), Request::prompt("a"));
@@ -324,6 +340,7 @@ mod tests {
             (r#"{"prompt":"a","stream":"yes"}"#, "stream"),
             (r#"{"prompt":"a","tools":[]}"#, "tools"),
             (r#"{"prompt":"a","n":2}"#, "n"),
+            (r#"{"prompt":"a","class":"urgent"}"#, "class"),
             (r#"{"prompt":"a","promt":"b"}"#, "promt"),
         ];
         for (json, param) in cases {

@@ -1,14 +1,11 @@
 //! Subjects, each built from validated tokens only.
 
-use crate::{JobId, ModelToken, ReplicaName};
+use crate::{Class, JobId, ModelToken, ReplicaName};
 
 /// Everything of this protocol version.
 pub const PREFIX: &str = "halm.v1";
 /// The only place outside [`PREFIX`] to which the broker republishes: inboxes of halm's own account.
 pub const INBOX_PREFIX: &str = "_INBOX.";
-
-/// The class of a job that a person or program waits for. `batch` comes with the delivery work.
-pub const CLASS_INTERACTIVE: &str = "interactive";
 
 /// Every request: `halm.v1.generate.*`.
 pub const GENERATE_ALL: &str = "halm.v1.generate.*";
@@ -45,14 +42,8 @@ pub fn generate(model: &ModelToken) -> String {
 
 /// Where a job of `model` is kept until it is settled.
 #[must_use]
-pub fn job(model: &ModelToken, class: &str) -> String {
+pub fn job(model: &ModelToken, class: Class) -> String {
     format!("{PREFIX}.job.{model}.{class}")
-}
-
-/// All jobs of `model`.
-#[must_use]
-pub fn jobs_of(model: &ModelToken) -> String {
-    format!("{PREFIX}.job.{model}.*")
 }
 
 /// What is said of a request.
@@ -95,6 +86,12 @@ pub fn log(job: &JobId) -> String {
 #[must_use]
 pub fn done(job: &JobId) -> String {
     format!("{PREFIX}.done.{job}")
+}
+
+/// The job that a subject of [`DONE_ALL`] names.
+#[must_use]
+pub fn job_of_done(subject: &str) -> Option<JobId> {
+    JobId::try_from(subject.strip_prefix(PREFIX)?.strip_prefix(".done.")?).ok()
 }
 
 /// A quarantined job.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, ErrorCode, FinishReason, Input, JobId, Sampling};
+use crate::{Class, Digest, ErrorCode, FinishReason, Input, JobId, Sampling};
 
 /// Largest frame, in bytes: a full request, and room for the tokens generated so far. What is longer is garbage.
 pub const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -34,6 +34,9 @@ pub struct Work {
     pub seed: u64,
     /// Strings that end the text.
     pub stop: Vec<String>,
+    /// Who waits for it: the interactive go first within the worker too.
+    #[serde(default)]
+    pub class: Class,
     /// Tokens of earlier attempts; the worker goes on after them.
     pub generated: Vec<u32>,
     /// W3C trace context of the job's span.

@@ -7,7 +7,7 @@ use async_nats::{HeaderMap, Request, StatusCode};
 use futures_util::{FutureExt, StreamExt};
 use halm_actors::ports::{Inboxes, Offered, PortFuture};
 use halm_protocol::subject::{self, Inbox};
-use halm_protocol::{Outcome, ReplicaName, header};
+use halm_protocol::{Chunk, Outcome, ReplicaName, header};
 
 use super::link::Link;
 
@@ -37,6 +37,17 @@ impl Inboxes for NatsInboxes {
             let Ok(client) = link.client() else { return };
             if let Err(error) = client.publish_with_headers(inbox, headers, payload.into()).await {
                 tracing::debug!(%error, "record was not sent");
+            }
+        })
+    }
+
+    fn show(&self, inbox: &Inbox, chunk: &Chunk) -> PortFuture<()> {
+        let (link, inbox) = (self.link.clone(), inbox.as_str().to_owned());
+        let payload = serde_json::to_vec(chunk).expect("a chunk has only strings and numbers");
+        Box::pin(async move {
+            let Ok(client) = link.client() else { return };
+            if let Err(error) = client.publish(inbox, payload.into()).await {
+                tracing::debug!(%error, "chunk was not sent");
             }
         })
     }

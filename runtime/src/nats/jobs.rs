@@ -6,13 +6,15 @@ use async_nats::jetstream::{self, AckKind, consumer};
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use halm_actors::ports::{
-    AckSubject, Admitted, Delivery, IntakeFault, JobIntake, JobQueue, JobSpec, PortFuture, Pulled,
+    AckSubject, Admitted, Delivery, IntakeFault, JobIntake, JobQueue, JobSpec, PortFuture, Pulled, QueueLength,
+    ReadFault,
 };
 use halm_protocol::subject::{self, Inbox};
-use halm_protocol::{Digest, ErrorCode, JobId, ModelToken, Outcome, Refusal, Request, header, stream};
+use halm_protocol::{Class, Digest, ErrorCode, JobId, ModelToken, Outcome, Refusal, Request, header, stream};
 
 use super::inboxes::error_headers;
 use super::link::Link;
+use super::streams::consumer_of;
 use super::wire::{self, PublishFault};
 
 /// How long one pull waits for jobs. A drain waits for the pulls under way, so not long.
@@ -37,7 +39,7 @@ impl NatsIntake {
 impl JobIntake for NatsIntake {
     fn admit(&self, job: &JobSpec) -> PortFuture<Result<Admitted, IntakeFault>> {
         let link = self.link.clone();
-        let subject = subject::job(&job.model, subject::CLASS_INTERACTIVE);
+        let subject = subject::job(&job.model, job.request.class);
         let (headers, payload) = encode(job);
         Box::pin(async move {
             let client = link.client().map_err(IntakeFault::Unavailable)?;
@@ -55,6 +57,29 @@ impl JobIntake for NatsIntake {
             }
         })
     }
+
+    fn count(&self, model: &ModelToken) -> PortFuture<Result<QueueLength, ReadFault>> {
+        let (link, model) = (self.link.clone(), model.clone());
+        Box::pin(async move {
+            let client = link.client().map_err(ReadFault)?;
+            let (interactive, held) = count(&client, &model, Class::Interactive).await?;
+            let (batch, held_of_batch) = count(&client, &model, Class::Batch).await?;
+            Ok(QueueLength { interactive, batch, held: held + held_of_batch })
+        })
+    }
+}
+
+/// How many jobs of a class nobody has, and how many replicas have.
+async fn count(client: &Client, model: &ModelToken, class: Class) -> Result<(u64, u64), ReadFault> {
+    let fault = |error: &dyn std::fmt::Display| ReadFault(format!("count {class} jobs: {error}"));
+    let context = jetstream::new(client.clone());
+    let consumer: consumer::PullConsumer = context
+        .get_consumer_from_stream(consumer_of(model, class), stream::JOBS)
+        .await
+        .map_err(|error| fault(&error))?;
+    // What was asked for just now.
+    let counts = consumer.cached_info();
+    Ok((counts.num_pending, u64::try_from(counts.num_ack_pending).unwrap_or(u64::MAX)))
 }
 
 /// Where a job in the queue is to be answered; `None` if it is not there any more, or cannot be read.
@@ -134,6 +159,7 @@ impl JobConsumer {
 impl JobQueue for JobConsumer {
     fn pull(
         &self,
+        class: Class,
         batch: usize,
         deliver: Box<dyn Fn(Pulled) + Send + Sync>,
     ) -> PortFuture<Result<usize, (usize, String)>> {
@@ -143,7 +169,7 @@ impl JobQueue for JobConsumer {
             let mut generation = link.generation();
             let context = jetstream::new(client.clone());
             let consumer: consumer::PullConsumer = context
-                .get_consumer_from_stream(model.as_str(), stream::JOBS)
+                .get_consumer_from_stream(consumer_of(&model, class), stream::JOBS)
                 .await
                 .map_err(|error| (0, error.to_string()))?;
             let mut messages = consumer

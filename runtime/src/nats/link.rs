@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
-use halm_actors::ports::{Broker, ConnectionEvent, PortFuture};
+use halm_actors::ports::{Broker, ConnectionEvent, JobStream, PortFuture};
 use halm_protocol::ModelToken;
 use tokio::sync::watch;
 
@@ -347,11 +347,11 @@ impl Broker for Link {
             if let Ok(mut on_event) = link.0.on_event.lock() {
                 *on_event = Some(event);
             }
-            link.prepare().await
+            link.prepare().await.map(drop)
         })
     }
 
-    fn prepare(&self) -> PortFuture<Result<(), String>> {
+    fn prepare(&self) -> PortFuture<Result<JobStream, String>> {
         let link = self.clone();
         Box::pin(async move {
             let client = link.client()?;

@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
 use halm_actors::ingress::{CancelHeard, Heard};
-use halm_actors::ports::{PortFuture, Requests};
+use halm_actors::ports::{Ears, PortFuture, Requests};
 use halm_protocol::subject::Inbox;
-use halm_protocol::{Cancellation, Notice, header, subject};
+use halm_protocol::{Cancellation, JobId, Notice, header, subject};
 use tokio::sync::watch;
 
 use super::discovery::Discovery;
@@ -34,22 +34,19 @@ impl NatsRequests {
 type OnHeard = Box<dyn Fn(Heard) + Send + Sync>;
 type OnNotice = Box<dyn Fn(Notice) + Send + Sync>;
 type OnCancel = Box<dyn Fn(CancelHeard) + Send + Sync>;
+type OnSettled = Box<dyn Fn(JobId) + Send + Sync>;
 
 impl Requests for NatsRequests {
-    fn listen(
-        &self,
-        heard: OnHeard,
-        noticed: OnNotice,
-        cancelled: OnCancel,
-        closing: watch::Receiver<bool>,
-    ) -> PortFuture<Result<(), String>> {
+    fn listen(&self, ears: Ears, closing: watch::Receiver<bool>) -> PortFuture<Result<(), String>> {
         let link = self.link.clone();
+        let Ears { heard, noticed, cancelled, settled } = ears;
         Box::pin(async move {
             let client = link.client()?;
             // What others say before what there is to say it of.
             let notices = client.subscribe(subject::HEARD_ALL).await.map_err(|error| error.to_string())?;
             let witnessed = client.subscribe(subject::GENERATE_ALL).await.map_err(|error| error.to_string())?;
             let cancels = client.subscribe(subject::CANCEL_ALL).await.map_err(|error| error.to_string())?;
+            let outcomes = client.subscribe(subject::DONE_ALL).await.map_err(|error| error.to_string())?;
             let taken = client
                 .queue_subscribe(subject::GENERATE_ALL, QUEUE_GROUP.to_owned())
                 .await
@@ -59,6 +56,7 @@ impl Requests for NatsRequests {
                 ended = hear(taken, &heard, closing) => ended,
                 fault = witness(witnessed, notices, &heard, &noticed) => Err(fault),
                 fault = cancel(cancels, &cancelled) => Err(fault),
+                fault = settle(outcomes, &settled) => Err(fault),
                 fault = discovery.answer(&client) => Err(fault),
             }
         })
@@ -135,6 +133,16 @@ async fn cancel(mut cancels: Subscriber, cancelled: &OnCancel) -> String {
     "the subscription to cancellations ended".to_owned()
 }
 
+/// Hands on whose outcome was stored.
+async fn settle(mut outcomes: Subscriber, settled: &OnSettled) -> String {
+    while let Some(message) = outcomes.next().await {
+        if let Some(job) = subject::job_of_done(&message.subject) {
+            settled(job);
+        }
+    }
+    "the subscription to outcomes ended".to_owned()
+}
+
 /// A request that is this replica's: its trace goes on here.
 fn take(message: &Message) -> Heard {
     let span = tracing::info_span!(SPAN_REQUEST, subject = %message.subject);
@@ -152,6 +160,7 @@ fn read(message: &Message) -> Heard {
         subject: message.subject.to_string(),
         reply: message.reply.as_ref().map(ToString::to_string).unwrap_or_default(),
         key: header(header::MESSAGE_ID),
+        offset: header(header::OFFSET),
         traceparent: header(header::TRACEPARENT),
         payload: message.payload.to_vec(),
         heard_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),

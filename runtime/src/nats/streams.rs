@@ -4,9 +4,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::Client;
 use async_nats::jetstream::consumer::{self, AckPolicy};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType, Stream,
+};
 use async_nats::jetstream::{self, Context};
-use halm_protocol::{ModelToken, stream, subject};
+use halm_actors::ports::JobStream;
+use halm_protocol::{Class, ModelToken, stream, subject};
 
 /// Bounds of the streams.
 #[derive(Debug, Clone)]
@@ -44,20 +47,39 @@ const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const ACK_PENDING_MAX: i64 = 100_000;
 
 /// Makes what is missing.
-pub(super) async fn prepare(client: &Client, limits: &StreamLimits, models: &[ModelToken]) -> Result<(), String> {
+pub(super) async fn prepare(
+    client: &Client,
+    limits: &StreamLimits,
+    models: &[ModelToken],
+) -> Result<JobStream, String> {
     let context = jetstream::new(client.clone());
     for config in [jobs(limits), log(limits), done(limits), dead(limits)] {
         let name = config.name.clone();
         ensure(&context, config).await.map_err(|cause| format!("stream {name} could not be made: {cause}"))?;
     }
+    let of_jobs = |error: &dyn std::fmt::Display| format!("stream {} could not be read: {error}", stream::JOBS);
+    let jobs = context.get_stream(stream::JOBS).await.map_err(|error| of_jobs(&error))?;
     for model in models {
         let of_model = |cause: String| format!("the consumer of {model} could not be made: {cause}");
-        let jobs = context.get_stream(stream::JOBS).await.map_err(|error| of_model(error.to_string()))?;
-        let config = consumer(model);
-        let name = config.durable_name.clone().unwrap_or_default();
-        jobs.get_or_create_consumer(&name, config).await.map_err(|error| of_model(error.to_string()))?;
+        for class in Class::ALL {
+            ensure_consumer(&jobs, consumer(model, class)).await.map_err(of_model)?;
+        }
     }
-    Ok(())
+    let found = jobs.cached_info();
+    Ok(JobStream { made: found.created.to_string(), last: found.state.last_sequence })
+}
+
+/// One that was made before there were classes takes all jobs of its model: it goes on with those of its class.
+async fn ensure_consumer(jobs: &Stream, needed: consumer::pull::Config) -> Result<(), String> {
+    let name = needed.durable_name.clone().unwrap_or_default();
+    let filter = needed.filter_subject.clone();
+    let found = jobs.get_or_create_consumer(&name, needed).await.map_err(|error| error.to_string())?;
+    let config = &found.cached_info().config;
+    if config.filter_subject == filter {
+        return Ok(());
+    }
+    let config = consumer::Config { filter_subject: filter, ..config.clone() };
+    jobs.update_consumer(config).await.map(drop).map_err(|error| error.to_string())
 }
 
 async fn ensure(context: &Context, config: Config) -> Result<(), String> {
@@ -180,10 +202,18 @@ fn dead(limits: &StreamLimits) -> Config {
     }
 }
 
-fn consumer(model: &ModelToken) -> consumer::pull::Config {
+/// The name of the consumer of a model's jobs of a class. No model's token has a plus sign.
+pub(super) fn consumer_of(model: &ModelToken, class: Class) -> String {
+    match class {
+        Class::Interactive => model.as_str().to_owned(),
+        Class::Batch => format!("{model}+{class}"),
+    }
+}
+
+fn consumer(model: &ModelToken, class: Class) -> consumer::pull::Config {
     consumer::pull::Config {
-        durable_name: Some(model.as_str().to_owned()),
-        filter_subject: subject::jobs_of(model),
+        durable_name: Some(consumer_of(model, class)),
+        filter_subject: subject::job(model, class),
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_ack_pending: ACK_PENDING_MAX,

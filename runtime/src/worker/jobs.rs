@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use halm_models::{
-    ChatMessage, Disposition, FinishReason, Generation, GenerationSpec, Input, Model, OpenError, Progress, Refusal,
-    SamplingSpec, StepError, TokenId,
+    ChatMessage, Disposition, FinishReason, Generation, GenerationSpec, Input, Model, OpenError, Priority, Progress,
+    Refusal, SamplingSpec, StepError, Terms, TokenId,
 };
 use halm_protocol::worker::{Event, Lease, Piece, Work};
-use halm_protocol::{ErrorCode, Limits};
+use halm_protocol::{Class, ErrorCode, Limits};
 
 use tracing::Span;
 
@@ -71,11 +71,16 @@ impl Jobs {
 
     fn open(&mut self, work: &Work, generated: &[TokenId]) -> Result<Generation, OpenError> {
         let mut spec = spec(work);
-        match self.model.open(&spec, generated) {
+        let priority = match work.class {
+            Class::Interactive => Priority::Interactive,
+            Class::Batch => Priority::Batch,
+        };
+        let terms = Terms { priority, ..Terms::default() };
+        match self.model.open_on(terms, &spec, generated) {
             // Nobody asked for that many: the default is cut to what the context leaves, which is the same on all workers.
             Err(OpenError::MaxTokensBeyondContext { .. }) if work.max_tokens.is_none() => {
                 spec.max_tokens = None;
-                self.model.open(&spec, generated)
+                self.model.open_on(terms, &spec, generated)
             }
             opened => opened,
         }

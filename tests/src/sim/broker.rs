@@ -262,6 +262,7 @@ impl PortKind {
             | Effect::Start { .. }
             | Effect::Cancel { .. }
             | Effect::Demand(_)
+            | Effect::Pace(_)
             | Effect::Drained
             | Effect::Broken { .. } => return None,
         })

@@ -2,6 +2,7 @@
 //! asks.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use halm_actors::dispatcher::{self, Effect as PortEffect, Op as PortOp, OpResult};
 use halm_actors::ingress::{self, Asked, CancelEffect, Effect, Event};
@@ -19,6 +20,8 @@ use super::world::{Happening, World};
 const ASK_AGAIN_US: u64 = 5_000_000;
 /// A client that was refused asks again after this.
 const REFUSED_AGAIN_US: u64 = 1_000_000;
+/// What a client waits for the whole answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Whoever was disturbed this long before a request is not expected to help it.
 const RECOVERED_US: u64 = 3_000_000;
 /// The same of the broker, whose elections last.
@@ -94,7 +97,8 @@ impl World {
     pub(super) fn hear_request(&mut self, at: usize, job: usize, taken: bool) -> Verdict {
         let spec = &self.jobs[job].spec;
         let (id, inbox) = (spec.id.clone(), spec.inbox.clone());
-        let asked = Asked { id, inbox, keyed: self.jobs[job].keyed, job: Ok(Box::new(spec.clone())) };
+        let (keyed, job) = (self.jobs[job].keyed, Ok(Box::new(spec.clone())));
+        let asked = Asked { id, inbox, keyed, from: 0, within: ANSWER_WITHIN, job };
         self.tell_ingress(at, if taken { Event::Taken(asked) } else { Event::Witnessed(asked) })
     }
 
@@ -114,6 +118,10 @@ impl World {
                     let read = Call::Port(Box::new(PortEffect::ReadOutcome { op: PortOp(0), job }));
                     self.call(at, read, Waiting::Look(op), ANSWER_WITHIN_US);
                 }
+                // A client of the simulation asks again from the inbox that its job has.
+                Effect::Follow(op, _) => self.tell_ingress(at, Event::Followed(op))?,
+                // Jobs of the simulation are too few for one to be late on account of others.
+                Effect::Count(_) => {}
                 Effect::Store(op, job) => {
                     let store = Call::Store { job: number(&job.id) };
                     self.call(at, store, Waiting::Store(op), ANSWER_WITHIN_US);

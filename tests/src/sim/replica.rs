@@ -250,6 +250,7 @@ impl World {
                 self.pull(at);
                 Ok(())
             }
+            Effect::Pace(_) => Ok(()),
             Effect::Drained => {
                 if self.replicas[at].draining {
                     self.leave(at);
@@ -427,7 +428,7 @@ impl World {
         let replica = &mut self.replicas[at];
         replica.pulls.retain(|(until_us, left)| *until_us > now_us && *left > 0);
         let outstanding: usize = replica.pulls.iter().map(|(_, left)| left).sum();
-        let wanted = replica.core.demand().saturating_sub(outstanding);
+        let wanted = replica.core.demand().jobs.saturating_sub(outstanding);
         if wanted == 0 || !self.link(Node::Replica(at)).up {
             return;
         }
@@ -496,6 +497,7 @@ impl World {
             models: Vec::new(),
             held: replica.held.iter().map(held).collect(),
             draining: replica.draining,
+            paces: BTreeMap::new(),
         };
         self.call(at, Call::Beat(Rc::new(beat)), Waiting::Nobody, 0);
     }

@@ -108,6 +108,7 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         let Some(id) = self.end_lease(lease) else { return };
+        self.measure(&id, out);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.tail = tail;
         let text = job.text();
@@ -155,6 +156,7 @@ pub(super) fn work(job: &Job, lease: Lease) -> Work {
         max_tokens: request.max_tokens,
         sampling: request.sampling.clone(),
         seed: job.spec.seed,
+        class: request.class,
         stop: request.stop.clone(),
         generated: job.made.iter().map(|made| made.token).collect(),
         traceparent: job.spec.traceparent.clone(),

@@ -1,12 +1,12 @@
 //! Which queued job goes to which worker: the least loaded one that may have it.
 //!
-//! Streams that were interrupted come before jobs that did not begin, and of those the suspects first, for they need
-//! an empty worker most and hold it for the shortest time.
+//! Streams that were interrupted come before jobs that did not begin, the interactive before the batch class, and of
+//! those the suspects first, for they need an empty worker most and hold it for the shortest time.
 
 use std::collections::BTreeSet;
 
-use halm_protocol::JobId;
 use halm_protocol::worker::Lease;
+use halm_protocol::{Class, JobId};
 
 use super::super::job::Compute;
 use super::super::suspicion::Company;
@@ -39,8 +39,8 @@ impl Core {
     }
 
     /// Smaller is sooner.
-    fn urgency(&self, id: &JobId) -> Option<(bool, Company)> {
-        self.jobs.get(id).map(|job| (job.attempts == 0, job.suspicion.company()))
+    fn urgency(&self, id: &JobId) -> Option<(bool, Class, Company)> {
+        self.jobs.get(id).map(|job| (job.attempts == 0, job.spec.request.class, job.suspicion.company()))
     }
 
     /// Hands queued jobs to workers until none of them can be placed.
@@ -77,6 +77,7 @@ impl Core {
             job.resumed_at.push(job.offset());
         }
         job.attempts += 1;
+        job.started_at.get_or_insert(self.now);
         job.compute = Compute::Running { worker, lease };
         leases.insert(lease);
         let alone = job.suspicion.company() == Company::Alone;

@@ -1,6 +1,6 @@
 //! One rule each: who takes a request, who lets go of it, and what a client is told.
 
-use halm_protocol::{Digest, ModelToken, Request};
+use halm_protocol::{Digest, ErrorCode, ModelToken, Request};
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn asked() -> Asked {
         deadline_unix_ms: 0,
         traceparent: None,
     };
-    Asked { id: id(), inbox: inbox(), keyed: false, job: Ok(Box::new(job)) }
+    Asked { id: id(), inbox: inbox(), keyed: false, from: 0, within: Duration::from_secs(1), job: Ok(Box::new(job)) }
 }
 
 fn says(replica: &str, verdict: Verdict) -> Event {
@@ -311,4 +311,93 @@ fn too_many_requests_at_once_are_refused() {
         assert_eq!(stores(&effects).is_some(), number < ADMITTING_MAX);
         assert_eq!(answers(&effects).len(), usize::from(number == ADMITTING_MAX));
     }
+}
+
+/// Four jobs at once, each half a second.
+fn paced(core: &mut Core) -> ModelToken {
+    let model = ModelToken::try_from("m").expect("a plain name");
+    let pace = Pace { slots: 4, job_ms: 500 };
+    assert!(core.handle(Event::Paces(BTreeMap::from([(model.clone(), pace)])), at(0)).is_empty());
+    model
+}
+
+#[test]
+fn a_request_that_would_come_too_late_is_refused_at_once_and_told_when_to_ask_again() {
+    let mut core = core();
+    let model = paced(&mut core);
+    let counts = |effects: &[Effect]| effects.contains(&Effect::Count(model.clone()));
+    let effects = core.handle(Event::Taken(asked()), at(1_000));
+    assert!(counts(&effects), "nothing is known to wait: {effects:?}");
+    let first = stores(&effects).expect("it is stored");
+    let length = QueueLength { interactive: 40, batch: 0, held: 4 };
+    core.handle(Event::Counted(model.clone(), Ok(length)), at(1_001));
+    let other = Asked { id: JobId::try_from("k").expect("a plain name"), ..asked() };
+    let effects = core.handle(Event::Taken(other.clone()), at(1_002));
+    let [Outcome::Refusal(refusal)] = &answers(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(refusal.code, ErrorCode::Overloaded);
+    assert_eq!(
+        refusal.retry_after_ms,
+        Some(6_162),
+        "5.125 s of others, reckoned as 6.662, and its own 0.5 s, less 1 s"
+    );
+    assert!(stores(&effects).is_none() && matches!(verdicts(&effects)[..], [Verdict::Refused { .. }]));
+    core.handle(Event::Stored(first, Ok(Admitted::Stored)), at(1_002));
+    let effects = core.handle(Event::Taken(asked()), at(1_002));
+    assert!(stores(&effects).is_some(), "it waits there already, and may be asked for again: {effects:?}");
+    // Its outcome may be there: whoever asks again with a key is not refused before that is known.
+    let again = Asked { keyed: true, ..other };
+    let effects = core.handle(Event::Taken(again), at(1_003));
+    let Some(Effect::Look(op, _)) = effects.last() else { panic!("{effects:?}") };
+    let effects = core.handle(Event::Looked(*op, Ok(None)), at(1_004));
+    assert_eq!(answers(&effects).len(), 1, "{effects:?}");
+}
+
+#[test]
+fn what_others_store_counts_too() {
+    let mut core = core();
+    let model = paced(&mut core);
+    core.handle(Event::Taken(asked()), at(1_000));
+    core.handle(Event::Counted(model, Ok(QueueLength { interactive: 0, batch: 0, held: 4 })), at(1_001));
+    for number in 0..20 {
+        let id = JobId::try_from(format!("w{number}")).expect("a plain name");
+        assert!(core.handle(Event::Witnessed(Asked { id: id.clone(), ..asked() }), at(1_002)).is_empty());
+        let notice = Notice { job: id, replica: name("b"), incarnation: life("b"), verdict: Verdict::Admitted };
+        core.handle(Event::Noticed(notice), at(1_003));
+    }
+    let effects = core.handle(Event::Taken(Asked { id: JobId::try_from("k").expect("a name"), ..asked() }), at(1_004));
+    assert_eq!(answers(&effects).len(), 1, "{effects:?}");
+}
+
+#[test]
+fn whoever_asks_again_with_a_key_from_elsewhere_follows_what_runs() {
+    let mut core = core();
+    let asked = Asked { keyed: true, from: 5, inbox: Inbox::try_from("_INBOX.k").expect("an inbox"), ..asked() };
+    let [.., Effect::Look(op, _)] = core.handle(Event::Taken(asked), at(0))[..] else { panic!("it is looked for") };
+    let store = stores(&core.handle(Event::Looked(op, Ok(None)), at(1))).expect("it is stored");
+    let found = Ok(Admitted::Duplicate(Some(inbox())));
+    let [Effect::Look(op, _)] = core.handle(Event::Stored(store, found), at(2))[..] else { panic!("it is looked for") };
+    let effects = core.handle(Event::Looked(op, Ok(None)), at(3));
+    let Some(Effect::Follow(op, following)) = effects.last() else { panic!("{effects:?}") };
+    assert_eq!((&following.target.inbox, following.to.as_str(), following.from), (&inbox(), "_INBOX.k", 5));
+    assert_eq!(verdicts(&effects), [Verdict::Answered]);
+    assert!(!core.is_idle(), "who leaves waits for those who follow");
+    core.handle(Event::Followed(*op), at(4));
+    assert!(core.is_idle());
+}
+
+#[test]
+fn a_broker_that_forgot_its_queue_is_given_the_jobs_again_that_are_not_settled() {
+    let mut core = witness();
+    let named = |id: &str| Asked { id: JobId::try_from(id).expect("a plain name"), ..asked() };
+    core.handle(says("b", Verdict::Admitted), at(1_001));
+    let op = stores(&core.handle(Event::Taken(named("own")), at(1_002))).expect("it is stored");
+    core.handle(Event::Stored(op, Ok(Admitted::Stored)), at(1_003));
+    core.handle(Event::Settled(JobId::try_from("own").expect("a plain name")), at(1_100));
+    let effects = core.handle(Event::QueueLost, at(1_200));
+    assert_eq!(effects.len(), 1, "what is settled is not: {effects:?}");
+    let op = stores(&effects).expect("it is stored again");
+    assert!(core.handle(Event::Stored(op, Err(IntakeFault::Full)), at(1_201)).is_empty(), "it is not refused now");
+    let op = stores(&pass(&mut core, 1_701)).expect("it is tried again");
+    assert!(core.handle(Event::Stored(op, Ok(Admitted::Duplicate(None))), at(1_702)).is_empty());
+    assert!(core.next_tick().is_none() && core.is_idle());
 }

@@ -3,7 +3,7 @@
 use halm_protocol::ErrorCode;
 
 use super::desk::{Desk, chunk, delivery, end, fence, has, job, refusal, spec};
-use crate::dispatcher::{Effect, Event, WorkerId};
+use crate::dispatcher::{Effect, Event, Room, WorkerId};
 
 #[test]
 fn a_resumed_job_starts_its_worker_with_exactly_the_tokens_of_the_log() {
@@ -117,19 +117,19 @@ fn a_failure_that_no_other_worker_can_mend_is_refused_at_once() {
 #[test]
 fn demand_keeps_one_workers_slots_free() {
     let mut desk = Desk::new();
-    assert_eq!(desk.core.demand(), 2, "two workers with two slots each");
-    assert!(has!(desk.receive(spec("j"), 1), Effect::Demand(1)));
-    assert!(has!(desk.receive(spec("k"), 1), Effect::Demand(0)));
+    assert_eq!(desk.core.demand().jobs, 2, "two workers with two slots each");
+    assert!(has!(desk.receive(spec("j"), 1), Effect::Demand(Room { jobs: 1, .. })));
+    assert!(has!(desk.receive(spec("k"), 1), Effect::Demand(Room { jobs: 0, .. })));
     desk.tell(Event::WorkerGone { worker: WorkerId(1) });
-    assert_eq!(desk.core.demand(), 0);
+    assert_eq!(desk.core.demand().jobs, 0);
 }
 
 #[test]
 fn without_a_ready_worker_there_is_no_demand() {
     let mut desk = Desk::new();
     desk.tell(Event::WorkerGone { worker: WorkerId(1) });
-    assert!(has!(desk.tell(Event::WorkerGone { worker: WorkerId(2) }), Effect::Demand(0)));
-    assert!(has!(desk.tell(Event::WorkerReady { worker: WorkerId(2) }), Effect::Demand(2)));
+    assert!(has!(desk.tell(Event::WorkerGone { worker: WorkerId(2) }), Effect::Demand(Room { jobs: 0, .. })));
+    assert!(has!(desk.tell(Event::WorkerReady { worker: WorkerId(2) }), Effect::Demand(Room { jobs: 2, .. })));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_job_without_a_worker_waits_and_runs_on_the_first_that_is_ready() {
 fn while_draining_new_deliveries_are_given_back_and_held_jobs_are_finished() {
     let mut desk = Desk::running();
     let effects = desk.tell(Event::Drain);
-    assert!(has!(effects, Effect::Demand(0)) && !has!(effects, Effect::Drained));
+    assert!(has!(effects, Effect::Demand(Room { jobs: 0, .. })) && !has!(effects, Effect::Drained));
     let effects = desk.receive(spec("k"), 1);
     assert!(has!(effects, Effect::Nak(ack) if *ack == delivery("k", 1).ack));
     assert!(!has!(effects, Effect::Hold { .. }));

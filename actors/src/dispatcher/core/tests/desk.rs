@@ -153,6 +153,7 @@ impl Desk {
                 | Effect::Release(_)
                 | Effect::Cancel { .. }
                 | Effect::Demand(_)
+                | Effect::Pace(_)
                 | Effect::Drained
                 | Effect::Broken { .. } => {}
             }

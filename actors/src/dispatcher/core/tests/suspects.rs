@@ -105,6 +105,7 @@ impl Ward {
             | Effect::Hold { .. }
             | Effect::Release(_)
             | Effect::Demand(_)
+            | Effect::Pace(_)
             | Effect::Drained => {}
             Effect::Broken { job, invariant, seen } => panic!("{invariant} of {job}: {seen}"),
         }
@@ -117,7 +118,7 @@ impl Ward {
     /// Every worker makes one token for each of its jobs, or dies of one.
     fn step(&mut self, restart_rounds: u32) {
         self.round += 1;
-        while self.core.demand() > 0 {
+        while self.core.demand().jobs > 0 {
             let Some(id) = self.waiting.pop_front() else { break };
             let (spec, delivery) = (Box::new(spec(id.as_str())), delivery(id.as_str(), 1));
             self.events.push_back(Event::Received { spec, delivery, deadline: at(u64::MAX / 2) });

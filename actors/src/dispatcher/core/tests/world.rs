@@ -161,7 +161,7 @@ impl World {
         let (side, number) = (side % self.sides.len(), replica % self.replicas.len());
         let (of, replica) = (&mut self.sides[side], &mut self.replicas[number]);
         let on_the_way = replica.mailbox.iter().filter(|event| matches!(event, Event::Received { .. })).count();
-        if of.acked || (replica.core.demand() <= on_the_way && !replica.core.jobs.contains_key(&of.id)) {
+        if of.acked || (replica.core.demand().jobs <= on_the_way && !replica.core.jobs.contains_key(&of.id)) {
             return;
         }
         of.deliveries += 1;
@@ -224,9 +224,12 @@ impl World {
             }
             Effect::Nak(ack) => Err(("INV-5", format!("{} was given back though nothing ends", ack.as_str()))),
             Effect::Broken { job, invariant, seen } => Err((invariant, format!("a core says of {job}: {seen}"))),
-            Effect::Progress(_) | Effect::Hold { .. } | Effect::Release(_) | Effect::Demand(_) | Effect::Drained => {
-                Ok(())
-            }
+            Effect::Progress(_)
+            | Effect::Hold { .. }
+            | Effect::Release(_)
+            | Effect::Demand(_)
+            | Effect::Pace(_)
+            | Effect::Drained => Ok(()),
         }
     }
 
