@@ -160,9 +160,9 @@ pub struct Core {
     /// Deliveries of the dead that wait for our turn.
     orphans: BTreeMap<JobId, Orphan>,
     judge_from: Moment,
-    ticked_at: Moment,
+    ticked_at: Option<Moment>,
     /// When our own beat came back to us: while none does, it is we who are cut off.
-    heard_self_at: Moment,
+    heard_self_at: Option<Moment>,
     /// Since when another replica is heard to have our name, and when it was last heard.
     namesake: Option<(Moment, Moment)>,
     namesake_told: bool,
@@ -179,8 +179,8 @@ impl Core {
             peers: BTreeMap::new(),
             orphans: BTreeMap::new(),
             judge_from: Moment::default(),
-            ticked_at: Moment::default(),
-            heard_self_at: Moment::default(),
+            ticked_at: None,
+            heard_self_at: None,
             namesake: None,
             namesake_told: false,
             own_paces: BTreeMap::new(),
@@ -240,10 +240,11 @@ impl Core {
                     out.push(Effect::Namesake(beat.incarnation));
                 }
             } else {
-                if now - self.heard_self_at > self.settings.deaf_after {
+                // Who has just begun was not away: it knows only peers that it heard since.
+                if self.heard_self_at.is_some_and(|at| now - at > self.settings.deaf_after) {
                     self.forgive(now);
                 }
-                self.heard_self_at = now;
+                self.heard_self_at = Some(now);
                 self.found(&beat);
                 self.own_paces = beat.paces;
             }
@@ -310,11 +311,11 @@ impl Core {
     }
 
     fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        if now - self.ticked_at > LOOKED_AWAY {
+        if self.ticked_at.is_some_and(|at| now - at > LOOKED_AWAY) {
             self.forgive(now);
         }
-        self.ticked_at = now;
-        if now - self.heard_self_at > self.settings.deaf_after {
+        self.ticked_at = Some(now);
+        if self.heard_self_at.is_none_or(|at| now - at > self.settings.deaf_after) {
             // Whoever is silent now, it is we who hear nothing; and what we say would be heard too late.
             return;
         }
@@ -480,6 +481,17 @@ mod tests {
         tick(&mut core, 50);
         assert!(tick(&mut core, 60_000).is_empty());
         assert!(core.handle(refused("b", "1"), at(60_001)).is_empty());
+    }
+
+    #[test]
+    fn who_has_just_begun_notices_a_death_as_soon_as_anybody() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(3000));
+        assert!(tick(&mut core, 3050).is_empty());
+        assert!(matches!(tick(&mut core, 3240)[..], [Effect::Ping { .. }]));
+        core.handle(refused("b", "1"), at(3241));
+        tick(&mut core, 3290);
+        assert_eq!(naks(&core.handle(refused("b", "1"), at(3291))), ["j1"]);
     }
 
     #[test]
