@@ -71,6 +71,7 @@ fn breaks(mutation: Mutation) -> &'static [&'static str] {
         Mutation::FenceKeptAcrossStreams => &["INV-1", "INV-2", "INV-3"],
         Mutation::WitnessOverrules => &["INV-6"],
         Mutation::CancelOnFirst503 => &["INV-4"],
+        Mutation::QueueBeginsAtOne | Mutation::QueueNotFilledAgain => &["INV-1"],
         Mutation::TrustInDedup => &["INV-1", "INV-5"],
         Mutation::NakUnannounced => &["INV-5"],
         Mutation::RedeliveriesAreAttempts => &["INV-7"],

@@ -36,6 +36,8 @@ const RETRY_AFTER_MS: u64 = 1000;
 const UNHEARD_AFTER: Duration = Duration::from_millis(150);
 /// What each witness waits for the one before it to act.
 const TURN: Duration = Duration::from_millis(100);
+/// Whoever took a request, and is no peer that we know, has beaten by then: a beat comes every tenth of a second.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 /// Whoever took a request has said what came of it by then, or is lost.
 const WITNESS_FOR: Duration = Duration::from_secs(15);
 /// A notice may come a little before the request that it is of. One that is older is of an earlier request for the same

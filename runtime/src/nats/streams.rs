@@ -134,6 +134,8 @@ fn jobs(limits: &StreamLimits) -> Config {
         max_age: JOB_AGE_MAX,
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
+        // An acknowledgement that comes late, of a job in a stream that was lost, must settle no other's.
+        first_sequence: begin(),
         duplicate_window: DUPLICATE_WINDOW,
         republish: Some(Republish {
             source: subject::JOB_REPUBLISH.to_owned(),
@@ -144,9 +146,13 @@ fn jobs(limits: &StreamLimits) -> Config {
     }
 }
 
+/// Sequences must not repeat after a stream was lost and made anew, so they begin with the time.
+fn begin() -> Option<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).ok()
+}
+
 fn log(limits: &StreamLimits) -> Config {
-    // Fencing tokens must not repeat after the stream was lost and made anew, so they begin with the time.
-    let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     Config {
         name: stream::LOG.to_owned(),
         description: Some("fences and token records of unfinished jobs".to_owned()),
@@ -157,7 +163,7 @@ fn log(limits: &StreamLimits) -> Config {
         discard: DiscardPolicy::New,
         allow_direct: true,
         allow_message_ttl: true,
-        first_sequence: u64::try_from(first).ok(),
+        first_sequence: begin(),
         // One server flushes each append by itself, which costs more than it gives here: a lost tail is written again
         // after the next fence. Servers before 2.12 do not know the setting and flush.
         persist_mode: (limits.copies == 1).then_some(PersistenceMode::Async),

@@ -57,6 +57,7 @@ pub(super) struct Stalled {
 
 pub(super) struct Broker {
     pub(super) jobs: Stream<Subject, Payload>,
+    jobs_max: usize,
     pub(super) log: Stream<Subject, Payload>,
     pub(super) done: Stream<Subject, Payload>,
     pub(super) consumer: Consumer,
@@ -82,6 +83,15 @@ pub(super) fn number(job: &JobId) -> usize {
     job.as_str()[1..].parse().expect("a job of the simulation")
 }
 
+fn jobs_config(jobs_max: usize) -> StreamConfig {
+    StreamConfig {
+        per_subject_max: Some(jobs_max),
+        duplicate_window_us: Some(DUPLICATE_WINDOW_US),
+        first_sequence: 1,
+        max_age_us: None,
+    }
+}
+
 fn log_config(first_sequence: u64, mutation: Option<Mutation>) -> StreamConfig {
     let max_age_us = (mutation == Some(Mutation::AgeLimitOnLog)).then_some(400_000);
     let first_sequence = if mutation == Some(Mutation::FenceKeptAcrossStreams) { 1 } else { first_sequence };
@@ -90,14 +100,9 @@ fn log_config(first_sequence: u64, mutation: Option<Mutation>) -> StreamConfig {
 
 impl Broker {
     pub(super) fn new(jobs_max: usize, mutation: Option<Mutation>) -> Self {
-        let jobs = StreamConfig {
-            per_subject_max: Some(jobs_max),
-            duplicate_window_us: Some(DUPLICATE_WINDOW_US),
-            first_sequence: 1,
-            max_age_us: None,
-        };
         Self {
-            jobs: Stream::new(jobs),
+            jobs: Stream::new(jobs_config(jobs_max)),
+            jobs_max,
             log: Stream::new(log_config(1_000, mutation)),
             done: Stream::new(StreamConfig { first_sequence: 1, ..StreamConfig::default() }),
             consumer: Consumer::new(ACK_WAIT_US),
@@ -108,6 +113,14 @@ impl Broker {
             full: false,
             mutation,
         }
+    }
+
+    /// The queue was deleted and made anew, and its consumer with it.
+    pub(super) fn remake_jobs(&mut self, now_us: u64) {
+        let begins_at_one = self.mutation == Some(Mutation::QueueBeginsAtOne);
+        let first_sequence = if begins_at_one { 1 } else { 1_000 + now_us };
+        self.jobs = Stream::new(StreamConfig { first_sequence, ..jobs_config(self.jobs_max) });
+        self.consumer = Consumer::new(ACK_WAIT_US);
     }
 
     /// The log was deleted and made anew.
@@ -130,6 +143,11 @@ impl Broker {
         let pull = self.pulls.front_mut()?;
         pull.left -= 1;
         Some((*pull, job, delivered))
+    }
+
+    /// Whether a job is in the queue.
+    pub(super) fn has(&self, job: usize) -> bool {
+        self.jobs.of(&Subject::Job).any(|message| matches!(message.payload, Payload::Job(of) if of == job))
     }
 
     /// A job for the queue.

@@ -88,6 +88,10 @@ pub(super) enum Word {
     Cancel {
         job: usize,
     },
+    /// An outcome was stored.
+    Settled {
+        job: usize,
+    },
     /// Whether a job was stored.
     Stored(CallId, Result<Admitted, IntakeFault>),
     /// To a client: a record of its job.

@@ -31,6 +31,8 @@ pub(super) enum Fault {
     Election,
     /// The log is deleted, and made anew.
     LogLost,
+    /// The queue is deleted, and made anew.
+    QueueLost,
     /// The broker's disk is full for a while.
     DiskFull,
     /// A job is delivered once more.
@@ -43,7 +45,7 @@ pub(super) enum Fault {
 
 impl Fault {
     /// All of them, with how often each is drawn beside the others.
-    pub(super) const ALL: [(Self, u64); 17] = [
+    pub(super) const ALL: [(Self, u64); 18] = [
         (Self::ReplicaDies, 4),
         (Self::ReplicaFreezes, 4),
         (Self::ReplicaLeaves, 1),
@@ -57,6 +59,7 @@ impl Fault {
         (Self::BrokerDies, 3),
         (Self::Election, 3),
         (Self::LogLost, 3),
+        (Self::QueueLost, 5),
         (Self::DiskFull, 1),
         (Self::DuplicateDelivery, 4),
         (Self::ClientLeaves, 6),
@@ -93,6 +96,7 @@ impl Mixture {
             | Fault::WorkerDies
             | Fault::WorkerHangs
             | Fault::WorkerFails
+            | Fault::QueueLost
             | Fault::DiskFull
             | Fault::DuplicateDelivery
             | Fault::ClientLeaves

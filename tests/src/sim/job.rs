@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub(super) away: bool,
     /// It was stored.
     pub(super) accepted: bool,
+    /// The queue was lost with it; and who was well all the time and remembers it, since when.
+    pub(super) lost: Option<Option<(usize, u64)>>,
     /// Its request has an idempotency key.
     pub(super) keyed: bool,
     /// How often it was asked for, and when last.
@@ -73,6 +75,7 @@ impl Job {
             missed: false,
             away: false,
             accepted: false,
+            lost: None,
             keyed: random.chance(300_000),
             asks: 0,
             asked_us: None,

@@ -33,11 +33,15 @@ pub enum Mutation {
     WitnessOverrules,
     /// A job is cancelled as soon as nobody listens for a record of it.
     CancelOnFirst503,
+    /// A queue that was made anew begins at sequence 1 again: what acknowledged a job of the one before acknowledges another's.
+    QueueBeginsAtOne,
+    /// What the queue lost is stored again by nobody.
+    QueueNotFilledAgain,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::AckBeforeFinal,
         Self::AckBeforeOutcome,
         Self::ResumeLate,
@@ -53,5 +57,7 @@ impl Mutation {
         Self::PipelinedAppends,
         Self::WitnessOverrules,
         Self::CancelOnFirst503,
+        Self::QueueBeginsAtOne,
+        Self::QueueNotFilledAgain,
     ];
 }

@@ -379,6 +379,10 @@ impl World {
             Word::Request { job, taken } => self.hear_request(at, job, taken),
             Word::Notice(notice) => self.notice(at, &notice),
             Word::Cancel { job } => self.hear_cancel(at, job),
+            Word::Settled { job } => {
+                let id = self.jobs[job].spec.id.clone();
+                self.tell_ingress(at, ingress::Event::Settled(id))
+            }
             Word::Stored(id, result) => match self.replicas[at].calls.remove(&id) {
                 Some((Waiting::Store(op), _)) => self.tell_ingress(at, ingress::Event::Stored(op, result)),
                 Some(_) | None => Ok(()),

@@ -1,5 +1,6 @@
 //! Faults as they strike, and how what they broke comes back.
 
+use halm_actors::ingress;
 use halm_actors::ports::Record;
 use halm_protocol::Outcome;
 
@@ -9,6 +10,11 @@ use super::fault::Fault;
 use super::judge::Verdict;
 use super::replica::WORKERS;
 use super::world::{Happening, World};
+
+/// A replica looks every two seconds whether the queue is the one that it was.
+const NOTICED_WITHIN_US: u64 = 2_000_000;
+/// Without a connection it looks again after this.
+const LOOKED_AGAIN_US: u64 = 300_000;
 
 impl World {
     pub(super) fn disturb(&mut self, node: Node) {
@@ -85,6 +91,49 @@ impl World {
         self.after(after_us, Happening::BrokerUp);
     }
 
+    /// Somebody deletes the queue. The first replica that notices makes it anew; each notices by itself, and soon.
+    fn lose_queue(&mut self) {
+        self.note(|| "the queue is lost".to_owned());
+        self.broker_disturbed_us.push(self.now_us);
+        self.broker.remake_jobs(self.now_us);
+        for job in 0..self.jobs.len() {
+            self.jobs[job].disturbed_us = Some(self.now_us);
+            if self.seen[job].is_ended() {
+                self.seen[job].acked();
+            }
+            if self.jobs[job].accepted {
+                self.jobs[job].lost = Some(None);
+            }
+        }
+        for at in 0..self.replicas.len() {
+            let (life, after_us) = (self.replicas[at].life, self.random.between(1, NOTICED_WITHIN_US));
+            self.after(after_us, Happening::QueueLost { replica: at, life });
+        }
+    }
+
+    /// A replica has noticed that the queue is another one.
+    pub(super) fn queue_lost(&mut self, at: usize) -> Verdict {
+        if !self.links[at].up {
+            let life = self.replicas[at].life;
+            self.after(LOOKED_AGAIN_US, Happening::QueueLost { replica: at, life });
+            return Ok(());
+        }
+        for job in 0..self.jobs.len() {
+            let asked_us = self.jobs[job].asked_us.unwrap_or_default();
+            if self.jobs[job].lost == Some(None) && self.was_well(at, asked_us) {
+                self.jobs[job].lost = Some(Some((at, self.now_us)));
+            }
+        }
+        self.tell_ingress(at, ingress::Event::QueueLost)
+    }
+
+    /// Whether nobody could have remembered a job that the queue has lost, or whoever did was disturbed.
+    pub(super) fn may_be_forgotten(&self, job: usize) -> bool {
+        self.jobs[job].lost.is_some_and(|remembered| {
+            remembered.is_none_or(|(at, since_us)| self.links[at].disturbed_us.is_some_and(|us| us > since_us))
+        })
+    }
+
     pub(super) fn broker_up(&mut self) {
         self.note(|| "the broker is up".to_owned());
         self.broker.up = true;
@@ -147,7 +196,9 @@ impl World {
                 self.disturb(node);
                 return true;
             }
-            Fault::BrokerDies | Fault::LogLost | Fault::Election | Fault::DiskFull => self.strike_broker(fault),
+            Fault::BrokerDies | Fault::LogLost | Fault::QueueLost | Fault::Election | Fault::DiskFull => {
+                self.strike_broker(fault);
+            }
             Fault::DuplicateDelivery | Fault::ClientLeaves | Fault::AskedAgain => self.strike_job(fault),
         }
         false
@@ -203,6 +254,7 @@ impl World {
         match fault {
             Fault::BrokerDies => self.broker_dies(false),
             Fault::LogLost => self.broker_dies(true),
+            Fault::QueueLost if self.broker.up && !self.broker.leaderless => self.lose_queue(),
             Fault::Election if !self.broker.leaderless => {
                 self.broker.leaderless = true;
                 self.broker_disturbed_us.push(self.now_us);

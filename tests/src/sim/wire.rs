@@ -250,8 +250,16 @@ impl World {
             }
             Landed::Outcome { job, outcome } => {
                 self.note(|| format!("outcome of job {job}"));
+                for at in 0..self.replicas.len() {
+                    self.answer(Node::Replica(at), self.links[at].connection, Word::Settled { job });
+                }
                 let of_job = |broken: Broken| Broken { seen: format!("job {job}: {}", broken.seen), ..broken };
-                self.seen[job].ended(&outcome).map_err(of_job)
+                self.seen[job].ended(&outcome).map_err(of_job)?;
+                if !self.broker.has(job) {
+                    // The queue was lost, and nobody has put it there again: now nobody needs to.
+                    self.seen[job].acked();
+                }
+                Ok(())
             }
         }
     }
@@ -317,6 +325,7 @@ impl World {
                     | Word::Request { .. }
                     | Word::Notice(_)
                     | Word::Cancel { .. }
+                    | Word::Settled { .. }
                     | Word::Stored(..) => Ok(()),
                 }
             }

@@ -22,6 +22,8 @@ use super::worker::Says;
 const CALM_FROM_US: u64 = 12_000_000;
 /// Everything must have come to its end this long after.
 const SETTLED_WITHIN_US: u64 = 120_000_000;
+/// A job that the queue lost, and that nobody stored again by then, is forgotten.
+const FORGOTTEN_AFTER_US: u64 = 40_000_000;
 /// What is on its way to clients when everything has ended arrives within this.
 const HEARD_WITHIN_US: u64 = 10_000;
 
@@ -46,6 +48,7 @@ pub(super) enum Happening {
     AskDue { job: usize, again: bool },
     CancelDue { job: usize },
     IngressTick { replica: usize, life: u32 },
+    QueueLost { replica: usize, life: u32 },
     BrokerUp,
     ElectionEnds,
     DiskFree,
@@ -220,19 +223,27 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        let ended = |(job, seen): (&Job, &Seen)| job.accepted && seen.is_settled();
-        self.broker.jobs.is_empty() && self.jobs.iter().zip(&self.seen).all(ended)
+        let long_ago = self.now_us > CALM_FROM_US + FORGOTTEN_AFTER_US;
+        let ended = |job: usize| {
+            self.jobs[job].accepted && self.seen[job].is_settled() || (long_ago && self.may_be_forgotten(job))
+        };
+        self.broker.jobs.is_empty() && (0..self.jobs.len()).all(ended)
     }
 
     fn at_the_end(&mut self) -> Verdict {
         for at in 0..self.jobs.len() {
             let (job, seen) = (&self.jobs[at], &self.seen[at]);
+            if self.may_be_forgotten(at) && !seen.is_settled() {
+                continue;
+            }
             let of_job = |broken: Broken| Broken { seen: format!("job {at}: {}", broken.seen), ..broken };
             if !seen.is_stored() {
                 return broken("INV-1", format!("job {at} was never stored, though its client asked without end"));
             }
             seen.at_the_end(self.deeds[at], DEATHS_MAX, FAILURES_MAX).map_err(of_job)?;
-            if !seen.has_final() && !job.away {
+            // Who holds it goes on telling its client; should that one be lost too, nobody knows that somebody waits.
+            let untold = job.lost.is_some();
+            if !seen.has_final() && !job.away && !untold {
                 return broken("INV-1", format!("job {at}: its client was there and was told no end"));
             }
         }
@@ -272,6 +283,7 @@ impl World {
             }
             Happening::Tick { replica, life } if lives(self, replica, life) => self.tick(replica),
             Happening::IngressTick { replica, life } if lives(self, replica, life) => self.tick_ingress(replica),
+            Happening::QueueLost { replica, life } if lives(self, replica, life) => self.queue_lost(replica),
             Happening::DrainDue { replica, life } if lives(self, replica, life) => self.drain(replica),
             Happening::Restored { replica, life } if lives(self, replica, life) => self.reconnected(replica),
             Happening::DrainEnds { replica, life } if lives(self, replica, life) => self.drain_ends(replica),
@@ -337,6 +349,7 @@ impl World {
             | Happening::BeatDue { .. }
             | Happening::Tick { .. }
             | Happening::IngressTick { .. }
+            | Happening::QueueLost { .. }
             | Happening::DrainDue { .. }
             | Happening::DrainEnds { .. }
             | Happening::Restored { .. }
@@ -354,6 +367,7 @@ fn frozen_by(what: &Happening) -> Option<usize> {
         | Happening::BeatDue { replica, .. }
         | Happening::Tick { replica, .. }
         | Happening::IngressTick { replica, .. }
+        | Happening::QueueLost { replica, .. }
         | Happening::DrainDue { replica, .. }
         | Happening::DrainEnds { replica, .. }
         | Happening::Restored { replica, .. }

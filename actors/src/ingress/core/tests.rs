@@ -401,3 +401,16 @@ fn a_broker_that_forgot_its_queue_is_given_the_jobs_again_that_are_not_settled()
     assert!(core.handle(Event::Stored(op, Ok(Admitted::Duplicate(None))), at(1_702)).is_empty());
     assert!(core.next_tick().is_none() && core.is_idle());
 }
+
+#[test]
+fn who_is_lost_before_its_first_beat_was_heard_is_stood_in_for() {
+    let mut core = witness();
+    let unknown = Notice { job: id(), replica: name("b"), incarnation: life("next"), verdict: Verdict::Pending };
+    core.handle(Event::Noticed(unknown.clone()), at(1_001));
+    assert!(stores(&pass(&mut core, 2_400)).is_some(), "nothing was heard of it for a second");
+    let mut core = witness();
+    core.handle(Event::Noticed(unknown), at(1_001));
+    let beats = BTreeMap::from([(name("b"), life("next")), (name("c"), life("c"))]);
+    core.handle(Event::Peers(beats), at(1_100));
+    assert!(stores(&pass(&mut core, 10_000)).is_none(), "it lives");
+}

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use halm_protocol::{Incarnation, JobId, Notice, Outcome, ReplicaName, Verdict};
 
-use super::{Asked, Core, Effect, Entry, SAME_WITHIN, Stage, TURN, UNHEARD_AFTER, WITNESS_FOR, WITNESSED_MAX};
+use super::{
+    Asked, Core, Effect, Entry, SAME_WITHIN, Stage, TURN, UNHEARD_AFTER, UNKNOWN_FOR, WITNESS_FOR, WITNESSED_MAX,
+};
 use crate::moment::Moment;
 
 impl Core {
@@ -56,8 +58,23 @@ impl Core {
         if notice.verdict == Verdict::Admitted {
             self.accepted(&entry.asked);
         }
-        if let Some(stage) = said_of(notice, now) {
+        if let Some(stage) = self.said_of(notice, now) {
             self.entries.insert(entry.asked.id.clone(), Entry { stage, ..entry });
+        }
+    }
+
+    /// What a witness makes of a notice; `None` if there is nothing left to witness.
+    fn said_of(&self, notice: &Notice, now: Moment) -> Option<Stage> {
+        let by = notice.incarnation.clone();
+        match &notice.verdict {
+            Verdict::Pending => {
+                // Whoever was lost before its first beat is not seen to be lost.
+                let known = self.living.values().any(|life| *life == by);
+                let until = now + if known { WITNESS_FOR } else { UNKNOWN_FOR };
+                Some(Stage::Taken { by, until })
+            }
+            Verdict::Refused { refusal } => Some(Stage::Refused { by, refusal: refusal.clone(), since: now }),
+            Verdict::Admitted | Verdict::Answered => None,
         }
     }
 
@@ -77,6 +94,14 @@ impl Core {
             Stage::Taken { by, .. } | Stage::Refused { by, .. } => lost(by),
             Stage::Unheard { .. } | Stage::Looking { .. } | Stage::Storing { .. } | Stage::Waiting { .. } => false,
         };
+        for entry in self.entries.values_mut() {
+            if let Stage::Taken { by, until } = &mut entry.stage
+                && lives.contains(by)
+                && !lived.contains(by)
+            {
+                *until = now + WITNESS_FOR;
+            }
+        }
         let orphans: Vec<JobId> =
             self.entries.iter().filter(|(_, entry)| orphaned(entry)).map(|(id, _)| id.clone()).collect();
         for id in orphans {
@@ -110,16 +135,6 @@ impl Core {
     pub(super) fn forget_others(&mut self) {
         self.entries.retain(|_, entry| entry.stage.is_ours());
         self.notices.clear();
-    }
-}
-
-/// What a witness makes of a notice; `None` if there is nothing left to witness.
-fn said_of(notice: &Notice, now: Moment) -> Option<Stage> {
-    let by = notice.incarnation.clone();
-    match &notice.verdict {
-        Verdict::Pending => Some(Stage::Taken { by, until: now + WITNESS_FOR }),
-        Verdict::Refused { refusal } => Some(Stage::Refused { by, refusal: refusal.clone(), since: now }),
-        Verdict::Admitted | Verdict::Answered => None,
     }
 }
 
