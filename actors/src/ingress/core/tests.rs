@@ -337,8 +337,8 @@ fn a_request_that_would_come_too_late_is_refused_at_once_and_told_when_to_ask_ag
     assert_eq!(refusal.code, ErrorCode::Overloaded);
     assert_eq!(
         refusal.retry_after_ms,
-        Some(6_162),
-        "5.125 s of others, reckoned as 6.662, and its own 0.5 s, less 1 s"
+        Some(6_487),
+        "43 at two peers, 5.375 s reckoned as 6.987, and its own 0.5 s, less 1 s"
     );
     assert!(stores(&effects).is_none() && matches!(verdicts(&effects)[..], [Verdict::Refused { .. }]));
     core.handle(Event::Stored(first, Ok(Admitted::Stored)), at(1_002));
