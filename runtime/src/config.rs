@@ -73,6 +73,8 @@ pub struct NatsConfig {
     pub user: String,
     /// Password.
     pub password: String,
+    /// File that holds the password, as containers are given secrets.
+    pub password_file: PathBuf,
     /// File with an NKey seed.
     pub nkey: PathBuf,
     /// Token.
@@ -94,6 +96,7 @@ impl Default for NatsConfig {
             creds: PathBuf::new(),
             user: String::new(),
             password: String::new(),
+            password_file: PathBuf::new(),
             nkey: PathBuf::new(),
             token: String::new(),
             ca: PathBuf::new(),

@@ -101,6 +101,7 @@ fn credentials(nats: &NatsConfig) -> Credentials {
         creds: path(&nats.creds),
         user: text(&nats.user),
         password: text(&nats.password),
+        password_file: path(&nats.password_file),
         nkey: path(&nats.nkey),
         token: text(&nats.token),
         ca: path(&nats.ca),

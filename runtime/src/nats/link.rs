@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use halm_actors::ports::{Broker, ConnectionEvent, JobStream, PortFuture};
-use halm_protocol::ModelToken;
+use halm_protocol::{ModelToken, subject};
 use tokio::sync::watch;
 
 use super::streams::{self, StreamLimits};
@@ -22,6 +22,8 @@ pub const SERVER_VERSION_MIN: (u32, u32, u32) = (2, 11, 0);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// The longest pause between two tries to reconnect: it is part of the gap that a client sees.
 const RECONNECT_AFTER_MAX: Duration = Duration::from_millis(250);
+/// A longer user name would leave an inbox too little room for its own token.
+const USER_TOKEN_BYTES_MAX: usize = 64;
 /// Silence after which the client library asks whether the server still lives.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
@@ -34,6 +36,8 @@ pub struct Credentials {
     pub user: Option<String>,
     /// Password of the user.
     pub password: Option<String>,
+    /// A file that holds it, read at each connect: a secret that a container is given.
+    pub password_file: Option<PathBuf>,
     /// A file with an NKey seed.
     pub nkey: Option<PathBuf>,
     /// A token.
@@ -271,8 +275,12 @@ impl Link {
         for path in [&credentials.ca, &credentials.cert, &credentials.key].into_iter().flatten() {
             read(path).await?;
         }
-        if let (Some(user), Some(password)) = (&credentials.user, &credentials.password) {
-            options = options.user_and_password(user.clone(), password.clone());
+        if let Some(user) = &credentials.user {
+            let password = credentials.secret().await?.unwrap_or_default();
+            options = options.user_and_password(user.clone(), password);
+            if let Some(prefix) = own_inboxes(user) {
+                options = options.custom_inbox_prefix(prefix);
+            }
         }
         if let Some(token) = &credentials.token {
             options = options.token(token.clone());
@@ -295,8 +303,9 @@ impl Link {
 
 impl Credentials {
     fn check_pairs(&self) -> Result<(), ConnectFault> {
+        let password = self.password.is_some() || self.password_file.is_some();
         let pairs = [
-            (self.user.is_some(), "NATS_USER", self.password.is_some(), "NATS_PASSWORD"),
+            (self.user.is_some(), "NATS_USER", password, "NATS_PASSWORD"),
             (self.cert.is_some(), "NATS_CERT", self.key.is_some(), "NATS_KEY"),
         ];
         for (first, first_name, second, second_name) in pairs {
@@ -307,6 +316,15 @@ impl Credentials {
             }
         }
         Ok(())
+    }
+
+    /// The password, wherever it stands. One that is given outright wins.
+    async fn secret(&self) -> Result<Option<String>, ConnectFault> {
+        match (&self.password, &self.password_file) {
+            (Some(password), _) => Ok(Some(password.clone())),
+            (None, Some(path)) => Ok(Some(read(path).await?.trim_end().to_owned())),
+            (None, None) => Ok(None),
+        }
     }
 }
 
@@ -364,6 +382,14 @@ fn addresses(urls: &str) -> Vec<String> {
     urls.split(',').map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()).collect()
 }
 
+/// Below which a user's inboxes lie, so that a server can let each user read its own and nobody else's. `None` where the
+/// name can be no token of a subject; then they lie where everybody's do.
+fn own_inboxes(user: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let token = !user.is_empty() && user.len() <= USER_TOKEN_BYTES_MAX && user.bytes().all(plain);
+    token.then(|| format!("{}{user}", subject::INBOX_PREFIX))
+}
+
 fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     let plain = text.split(['-', '+']).next()?;
     let mut numbers = plain.split('.').map(|part| part.parse().ok());
@@ -388,5 +414,14 @@ mod tests {
         assert_eq!(parse_version("2.12.0-RC.1"), Some((2, 12, 0)));
         assert!(parse_version("2.9.25") < Some(SERVER_VERSION_MIN));
         assert_eq!(parse_version("nonsense"), None);
+    }
+
+    #[test]
+    fn a_users_inboxes_are_inboxes_and_a_name_that_is_no_token_has_none() {
+        let prefix = own_inboxes("halm").expect("a plain name");
+        assert!(subject::Inbox::try_from(format!("{prefix}.x1.7").as_str()).is_ok(), "{prefix}");
+        for name in ["", "a.b", "*", "a b", ">", &"x".repeat(65)] {
+            assert_eq!(own_inboxes(name), None, "{name:?}");
+        }
     }
 }
