@@ -14,8 +14,10 @@ mod stage;
 mod status;
 mod worker;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// High availability for small language models.
@@ -90,6 +92,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => worker::run(args),
         Command::RunWithParent(args) => run_with_parent::run(&args),
     }
+}
+
+/// A path that may be empty, for orchestrators that always pass the flag: empty is as if it were not given.
+fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// The help page of each command that is not internal, by name.

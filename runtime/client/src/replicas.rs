@@ -1,13 +1,18 @@
-//! Asks all replicas how they are.
+//! Asks all replicas, or one, how they are.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::Request;
+use async_nats::client::RequestErrorKind;
 use futures_util::StreamExt;
 use halm_protocol::{ReplicaName, ReplicaStatus, StatusQuestion, subject};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{Client, ClientError};
+
+/// One replica answers within milliseconds; one that needs longer is frozen.
+const ONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the replicas said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +30,20 @@ impl Client {
     /// If the broker does not take the question.
     pub async fn replicas(&self, within: Duration) -> Result<Replicas, ClientError> {
         self.replicas_asked(&StatusQuestion::default(), &BTreeSet::new(), within).await
+    }
+
+    /// Asks one replica for its status. Whoever may not ask all of them, or asks often, asks this.
+    ///
+    /// # Errors
+    /// If no replica of that name is connected, or it does not answer within two seconds.
+    pub async fn replica(&self, name: &ReplicaName) -> Result<ReplicaStatus, ClientError> {
+        let question = Request::new().timeout(Some(ONE_WITHIN));
+        match self.nats().send_request(subject::status_of(name), question).await {
+            Ok(answer) => Ok(serde_json::from_slice(&answer.payload)?),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => Err(ClientError::NobodyListens),
+            Err(error) if error.kind() == RequestErrorKind::TimedOut => Err(ClientError::TimedOut(ONE_WITHIN)),
+            Err(error) => Err(ClientError::Send(error.to_string())),
+        }
     }
 
     /// Asks every replica something about its status, and waits until all that are known or expected have answered,

@@ -34,6 +34,12 @@ pub const CANCEL_ALL: &str = "halm.v1.cancel.*";
 /// Asks every replica for its status.
 pub const STATUS: &str = "halm.v1.status";
 
+/// Where one replica is asked for its status: refused by the broker, at once, when it is not connected.
+#[must_use]
+pub fn status_of(replica: &ReplicaName) -> String {
+    format!("{STATUS}.{replica}")
+}
+
 /// Where a request for `model` goes.
 #[must_use]
 pub fn generate(model: &ModelToken) -> String {

@@ -1,4 +1,6 @@
-//! `halm check`: is everything there that `halm serve` needs?
+//! `halm check`: is everything there that `halm serve` needs, and does a replica that runs serve?
+
+mod live;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +17,10 @@ use crate::replica;
 ///
 /// Reads the configuration, looks for the weights and loads each model once, and connects to the broker (or looks for a
 /// nats-server to run). Fetches and changes nothing. Exits with 0 if `halm serve` would start.
+///
+/// With --live it asks the replica that this configuration names, over NATS, and nothing else: exits with 0 if that
+/// replica takes work and each of its models has a worker that is ready, within a second, and prints one line. Made for
+/// health checks of containers.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     /// Configuration file [environment: HALM_CONFIG]
@@ -23,6 +29,12 @@ pub(super) struct CheckArgs {
     /// NATS server to connect to [environment: NATS_URL]
     #[arg(long, value_name = "URL")]
     nats: Option<String>,
+    /// Ask the replica that runs under this configuration whether it serves
+    #[arg(long)]
+    live: bool,
+    /// With --live, the replica's name [default: as in the configuration, or the host's name]
+    #[arg(long, requires = "live")]
+    name: Option<String>,
 }
 
 pub(super) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
@@ -30,6 +42,13 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let mut config = config::load(file.as_deref(), config::variables())?;
     if let Some(url) = args.nats {
         config.nats.url = url;
+    }
+    if args.live {
+        if let Some(name) = args.name {
+            config.replica.name = name;
+        }
+        let good = report("live", &live::check(&config).await);
+        return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     report("configuration", &Ok(file.map_or("defaults".to_owned(), |file| file.display().to_string())));
     let assets = Assets::open(None)?;

@@ -9,14 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_nats::{Client, Message, Request};
 use clap::Args;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use halm_actors::ports::BrokerProcess;
 use halm_actors::replica::{Replica, ReplicaSpec};
 use halm_actors::supervisor::Ended;
-use halm_protocol::StatusQuestion;
 use halm_protocol::subject::{self, Inbox};
+use halm_protocol::{ReplicaName, StatusQuestion};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::path_or_empty;
 use crate::assets::Assets;
 use crate::config::{self, Config, ModelConfig};
 use crate::nats::Link;
@@ -47,8 +48,8 @@ pub(super) struct ServeArgs {
     /// Model to run; can be given more than once
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
-    /// A GGUF file to run under the name of the (one) model
-    #[arg(long, value_name = "PATH")]
+    /// A GGUF file to run under the name of the (one) model [default, or if empty: the catalogue's]
+    #[arg(long, value_name = "PATH", value_parser = path_or_empty())]
     weights: Option<PathBuf>,
     /// Worker processes per model
     #[arg(long, value_name = "N")]
@@ -81,7 +82,7 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             }
         };
         tracing::info!(replica = %name, url, version = env!("CARGO_PKG_VERSION"), "replica started");
-        attend(replica, &link, signals, Duration::from_secs(config.replica.drain_s)).await
+        attend(replica, &name, &link, signals, Duration::from_secs(config.replica.drain_s)).await
     });
     drop((telemetry, lock));
     code
@@ -205,9 +206,16 @@ impl Signals {
 }
 
 /// Lives with the replica until it ends, or is told to.
-async fn attend(mut replica: Replica, link: &Link, mut signals: Signals, grace: Duration) -> anyhow::Result<ExitCode> {
+async fn attend(
+    mut replica: Replica,
+    name: &ReplicaName,
+    link: &Link,
+    mut signals: Signals,
+    grace: Duration,
+) -> anyhow::Result<ExitCode> {
     let client = link.client().map_err(anyhow::Error::msg)?;
-    let mut questions = client.subscribe(subject::STATUS).await?;
+    let to_all = client.subscribe(subject::STATUS).await?;
+    let mut questions = stream::select(to_all, client.subscribe(subject::status_of(name)).await?);
     loop {
         tokio::select! {
             ended = replica.ended() => return gave_up(&ended),
