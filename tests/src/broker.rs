@@ -130,7 +130,7 @@ impl Broker {
     }
 }
 
-fn fetched() -> PathBuf {
+pub(crate) fn fetched() -> PathBuf {
     let found = Assets::open(None).and_then(|assets| assets.broker(None));
     found.unwrap_or_else(|error| panic!("no nats-server: {error}")).path
 }

@@ -28,6 +28,12 @@ impl PlainClient {
         Self { nats: async_nats::connect(&urls[..]).await.expect("the broker listens") }
     }
 
+    /// Over a connection with whatever credentials it has.
+    #[must_use]
+    pub fn of(nats: Client) -> Self {
+        Self { nats }
+    }
+
     /// The connection.
     #[must_use]
     pub fn nats(&self) -> &Client {

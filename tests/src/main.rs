@@ -1,13 +1,20 @@
-//! `simulate`: episodes of the simulation, as long as wanted.
+//! What takes longer than a test may.
 //!
-//! Prints each broken promise with its seed, and as its last line what was done in all. `--seed N` begins elsewhere,
-//! `--trace` shows the one episode of that seed, `--mutation NAME` plants a bug.
+//! `simulate`: episodes of the simulation, as long as wanted. Prints each broken promise with its seed, and as its last line
+//! what was done in all. `--seed N` begins elsewhere, `--trace` shows the one episode of that seed, `--mutation NAME` plants
+//! a bug.
+//!
+//! `stack`: the container stack, built, started, broken and stopped. It needs Docker with Compose; with `--local-images` no
+//! registry of images, but root and debootstrap. `--image NAME` is one of halm that is built already.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use halm_tests::sim::{Mutation, episode};
+use halm_tests::stack::{Images, live_through};
 
+const USAGE: &str =
+    "say simulate [--seconds N] [--seed N] [--trace] [--mutation NAME], or stack [--local-images] [--image NAME]";
 /// Broken promises after which there is no point in looking for more.
 const SHOWN_MAX: u64 = 10;
 
@@ -19,12 +26,8 @@ struct Wanted {
     mutation: Option<Mutation>,
 }
 
-fn wanted() -> Result<Wanted, String> {
+fn wanted(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
     let mut wanted = Wanted { seconds: 60, seed: 0, trace: false, mutation: None };
-    let mut words = std::env::args().skip(1);
-    if words.next().as_deref() != Some("simulate") {
-        return Err("say simulate [--seconds N] [--seed N] [--trace] [--mutation NAME]".to_owned());
-    }
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|word| word.parse().ok()).ok_or(format!("{word} needs a number"));
         match word.as_str() {
@@ -43,13 +46,44 @@ fn wanted() -> Result<Wanted, String> {
 }
 
 fn main() -> ExitCode {
-    let wanted = match wanted() {
-        Ok(wanted) => wanted,
-        Err(wrong) => {
-            eprintln!("{wrong}");
-            return ExitCode::FAILURE;
-        }
+    let mut words = std::env::args().skip(1);
+    let done = match words.next().as_deref() {
+        Some("simulate") => wanted(words).map(simulate),
+        Some("stack") => images(words).map(stack),
+        _ => Err(USAGE.to_owned()),
     };
+    done.unwrap_or_else(|wrong| {
+        eprintln!("{wrong}");
+        ExitCode::FAILURE
+    })
+}
+
+fn images(words: impl Iterator<Item = String>) -> Result<Images, String> {
+    let words: Vec<String> = words.collect();
+    let (local, rest) = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--local-images", ref rest @ ..] => (true, rest.to_vec()),
+        ref rest => (false, rest.to_vec()),
+    };
+    let images = || if local { Images::local() } else { Images::published() };
+    match rest[..] {
+        [] => Ok(images()),
+        ["--image", name] => Ok(images().built(name)),
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+fn stack(images: Images) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    runtime.block_on(async {
+        tokio::select! {
+            () = live_through(&images) => ExitCode::SUCCESS,
+            // What was started is taken down as when it ends by itself.
+            _ = tokio::signal::ctrl_c() => ExitCode::FAILURE,
+        }
+    })
+}
+
+fn simulate(wanted: Wanted) -> ExitCode {
     if wanted.trace {
         let lived = episode(wanted.seed, wanted.mutation, true);
         lived.trace.iter().for_each(|line| println!("{line}"));
