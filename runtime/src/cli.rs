@@ -2,6 +2,7 @@
 
 mod ask;
 mod bench;
+mod chaos;
 mod check;
 mod connect;
 mod demo;
@@ -10,7 +11,6 @@ mod models;
 mod pull;
 mod run_with_parent;
 mod serve;
-mod stage;
 mod status;
 mod worker;
 
@@ -41,6 +41,7 @@ enum Command {
     Pull(pull::PullArgs),
     Models(models::ModelsArgs),
     Check(check::CheckArgs),
+    Chaos(chaos::ChaosArgs),
     Bench(bench::BenchArgs),
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
@@ -88,6 +89,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => pull::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Check(args) => block_on(check::run(args)),
+        Command::Chaos(args) => block_on(chaos::run(args)),
         Command::Bench(args) => bench::run(&args),
         Command::Worker(args) => worker::run(args),
         Command::RunWithParent(args) => run_with_parent::run(&args),

@@ -4,12 +4,14 @@
 //! [`cli::main`]; everything is a library, so that tests start exactly what users start.
 
 pub mod assets;
+mod chaos;
 pub mod cli;
 pub mod config;
 mod memory;
 pub mod nats;
 pub mod process;
 pub mod replica;
+mod stage;
 pub mod telemetry;
 pub mod worker;
 

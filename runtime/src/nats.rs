@@ -9,7 +9,7 @@ mod discovery;
 mod inboxes;
 mod jobs;
 mod link;
-mod messages;
+pub(crate) mod messages;
 mod outcomes;
 mod requests;
 mod streams;

@@ -7,6 +7,7 @@ mod broker;
 mod stop;
 mod worker;
 
+pub(crate) use broker::server_hello;
 pub use broker::{BrokerProgram, check_free, free_port};
 pub use stop::StopTimes;
 pub use worker::WorkerProgram;

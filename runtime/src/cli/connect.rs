@@ -20,6 +20,13 @@ pub(super) struct Connect {
     config: Option<PathBuf>,
 }
 
+impl Connect {
+    /// To this address, or where the configuration says.
+    pub(super) fn to(nats: Option<String>, config: Option<PathBuf>) -> Self {
+        Self { nats, config }
+    }
+}
+
 /// The configuration, and where the broker is.
 pub(super) fn resolve(connect: &Connect) -> anyhow::Result<(Config, String)> {
     let file = connect.config.clone().or_else(|| std::env::var_os("HALM_CONFIG").map(PathBuf::from));

@@ -16,8 +16,8 @@ use halm_protocol::{JobId, Request};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use crate::cli::stage::{Stage, StageSpec};
 use crate::config::ModelConfig;
+use crate::stage::{Stage, StageSpec};
 use client::{Stream, Transcript};
 use screen::Screen;
 
@@ -63,7 +63,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 async fn perform(args: &DemoArgs, stage: &mut Option<Stage>) -> anyhow::Result<ExitCode> {
     let model = args.model.clone();
     let runs = ModelConfig { name: model.clone(), workers: WORKERS, ..ModelConfig::default() };
-    let spec = StageSpec { replicas: &REPLICAS, model: runs };
+    let spec = StageSpec { brokers: 1, replicas: &REPLICAS, model: runs };
     let stage = stage.insert(Stage::build(&spec).await?);
     stage.wait_ready().await?;
     let mut screen = Screen::open();

@@ -11,7 +11,7 @@ const READ_BATCH: usize = 4096;
 
 /// All messages on a subject, which may have wildcards. They come by Direct Get, perhaps from a follower, so the leader
 /// says first where the last one is, and what does not reach that far is a fault.
-pub(super) async fn all(client: &Client, stream: &str, subject: &str) -> Result<Vec<Message>, ReadFault> {
+pub(crate) async fn all(client: &Client, stream: &str, subject: &str) -> Result<Vec<Message>, ReadFault> {
     let Some(last) = wire::last(client, stream, subject).await? else { return Ok(Vec::new()) };
     let mut messages: Vec<Message> = Vec::new();
     let mut next = 1;

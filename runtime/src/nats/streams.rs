@@ -10,6 +10,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{self, Context};
 use halm_actors::ports::JobStream;
 use halm_protocol::{Class, ModelToken, stream, subject};
+use tokio::time::Instant;
 
 /// Bounds of the streams.
 #[derive(Debug, Clone)]
@@ -45,6 +46,11 @@ const DEAD_BYTES_MAX: i64 = 1 << 28;
 const DEAD_AGE_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Unacknowledged deliveries of one consumer: far above what all replicas' slots add up to.
 const ACK_PENDING_MAX: i64 = 100_000;
+
+/// How long servers may take to elect the leader of a stream that was just made.
+const MADE_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes what is missing.
 pub(super) async fn prepare(
@@ -92,10 +98,26 @@ async fn ensure(context: &Context, config: Config) -> Result<(), String> {
     match context.create_stream(config).await {
         Ok(_) => Ok(()),
         // Another replica may have made it in this moment, with a first sequence of its own.
-        Err(error) => match context.get_stream(&name).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(error.to_string()),
-        },
+        Err(error) if is_there(context, &name).await => {
+            tracing::debug!(%error, stream = name, "another replica made the stream");
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether a stream that could not be made is there. In a cluster one that was just made by another cannot be asked for
+/// until its servers have a leader.
+async fn is_there(context: &Context, name: &str) -> bool {
+    let until = Instant::now() + MADE_WITHIN;
+    loop {
+        if context.get_stream(name).await.is_ok() {
+            return true;
+        }
+        if Instant::now() > until {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

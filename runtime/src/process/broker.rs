@@ -121,7 +121,7 @@ fn words(tail: &StderrTail) -> String {
 }
 
 /// What a server says to whoever connects. Ours says its name: another's may have taken the port.
-async fn speaks_first(address: SocketAddr) -> Option<String> {
+pub(crate) async fn server_hello(address: SocketAddr) -> Option<String> {
     let stream = TcpStream::connect(address).await.ok()?;
     let mut hello = String::new();
     let mut reader = BufReader::new(stream).take(HELLO_BYTES_MAX);
@@ -132,7 +132,7 @@ async fn speaks_first(address: SocketAddr) -> Option<String> {
 async fn listening(address: SocketAddr) -> Result<(), ()> {
     let until = tokio::time::Instant::now() + LISTENING_WITHIN;
     while tokio::time::Instant::now() < until {
-        if speaks_first(address).await.is_some_and(|hello| hello.contains(SERVER_NAME)) {
+        if server_hello(address).await.is_some_and(|hello| hello.contains(SERVER_NAME)) {
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;

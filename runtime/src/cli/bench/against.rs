@@ -14,8 +14,8 @@ use halm_protocol::Request;
 use serde_json::{Value, json};
 
 use super::BenchArgs;
-use crate::cli::stage::{Stage, StageSpec};
 use crate::config::ModelConfig;
+use crate::stage::{Stage, StageSpec};
 
 /// Words of a prompt: about 128 tokens.
 const PROMPT_WORDS: u64 = 112;
@@ -68,7 +68,7 @@ pub(super) async fn run(args: &BenchArgs, url: &str) -> anyhow::Result<ExitCode>
         threads: args.threads.get(),
         ..ModelConfig::default()
     };
-    let spec = StageSpec { replicas: &["bench"], model };
+    let spec = StageSpec { brokers: 1, replicas: &["bench"], model };
     let mut stage = Stage::build(&spec).await?;
     let compared = compare(&mut stage, args, url).await;
     stage.clear().await;
