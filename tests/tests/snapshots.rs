@@ -7,6 +7,7 @@ use halm_protocol::{
     Incarnation, JobId, ModelToken, Nonce, Notice, Pace, Refusal, ReplicaName, Reply, Request, RunsModel, Usage,
     Verdict,
 };
+use halm_tests::Halm;
 use serde_json::Value;
 
 fn job() -> JobId {
@@ -42,6 +43,15 @@ fn every_help_page() {
     for (name, page) in halm::cli::help_pages() {
         insta::assert_snapshot!(format!("help_{name}"), page);
     }
+}
+
+#[tokio::test]
+async fn the_ladder_of_chaos() {
+    let here = Halm::new(["chaos", "--list"]).run().await;
+    insta::assert_snapshot!("chaos_list", here.printed());
+    let outside = Halm::new(["chaos", "--list", "--url", "nats://127.0.0.1:1"]).run().await;
+    let refused = outside.printed().matches("not here: chaos breaks nothing").count();
+    assert_eq!(refused, here.printed().matches("must: ").count(), "every rung: {outside:?}");
 }
 
 #[test]

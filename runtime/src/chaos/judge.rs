@@ -74,6 +74,8 @@ struct Blow {
     at: Duration,
     /// When all was as before; or when that was given up.
     over: Option<(Duration, bool)>,
+    /// The longest silence that touches it, of those that are over.
+    gap: Option<Duration>,
 }
 
 /// What a client was told at the end of a job.
@@ -130,7 +132,9 @@ impl Judge {
                 self.chunk(at, request, job, offset, &tokens, &text);
             }
             Happened::Ended(request, end) => self.end(at, request, end),
-            Happened::Struck { rung, what } => self.faults.push(Blow { rung, what, at, over: None }),
+            Happened::Struck { rung, what } => {
+                self.faults.push(Blow { rung, what, at, over: None, gap: None });
+            }
             Happened::Whole { fault, whole } => {
                 if let Some(blow) = self.faults.get_mut(fault.0) {
                     blow.over = Some((at, whole));
@@ -165,7 +169,7 @@ impl Judge {
             return self.broken.note(Promise::OneStream, format!("request {}: a record after its end", request.0));
         };
         let before = reading.flaws();
-        reading.heard(at);
+        let silence = reading.heard(at);
         reading.job = Some(job);
         reading.arrived.push((at, tokens.len() as u64));
         reading.chunk(&self.known[reading.asked.text.0], offset, tokens, text);
@@ -180,6 +184,7 @@ impl Judge {
                 self.broken.note(Promise::OneStream, what);
             }
         }
+        self.silence(silence);
     }
 
     fn end(&mut self, at: Duration, request: RequestNo, end: End) {
@@ -188,7 +193,8 @@ impl Judge {
             return self.broken.note(Promise::OneOutcome, format!("request {}: {what}: {end:?}", request.0));
         };
         self.ended.insert(request);
-        reading.heard(at);
+        let silence = reading.heard(at);
+        self.silence(silence);
         let good = match end {
             End::Answered { job, text, tokens, attempts } => {
                 reading.job = Some(job.clone());
@@ -286,6 +292,21 @@ impl Judge {
         self.failures.push((reading.at, at, what));
     }
 
+    /// A silence of a stream is over.
+    fn silence(&mut self, silence: Option<(Duration, Duration)>) {
+        let Some((from, to)) = silence else { return };
+        self.tracks.silence(from, to);
+        for blow in self.faults.iter_mut().rev() {
+            if blow.over.is_some_and(|(over, _)| over <= from) {
+                // Those before it were over earlier still.
+                return;
+            }
+            if to > blow.at {
+                blow.gap = blow.gap.max(Some(to - from));
+            }
+        }
+    }
+
     /// Books a request's time, which is over.
     fn account(&mut self, at: Duration, reading: &Reading, good: bool) {
         let Reading { asked: Asked { client, deadline, streamed, .. }, at: began, .. } = *reading;
@@ -301,7 +322,7 @@ impl Judge {
         let due = began + deadline;
         for (from, to) in reading.silences.iter().copied().filter(|_| streamed) {
             let long = to - from > self.bound;
-            self.tracks.silence(client, from, to, long);
+            self.tracks.paint_silence(client, from, to, long);
             if long {
                 self.seconds.spoil(from, to.min(due));
             }
@@ -359,6 +380,12 @@ impl Judge {
     /// Jobs that were quarantined, as they had to be.
     pub(crate) fn quarantined(&self) -> u64 {
         self.requests.quarantined
+    }
+
+    /// Jobs whose streams have begun and have no end.
+    pub(crate) fn streams(&self) -> BTreeSet<JobId> {
+        let streams = self.open.values().filter(|reading| reading.asked.streamed && !reading.asked.poisoned);
+        streams.filter_map(|reading| reading.job.clone()).collect()
     }
 
     /// Requests that were sent, and those that have an end.

@@ -1,6 +1,7 @@
 //! A run from beginning to end: texts are learnt, load begins, calm is measured, things are broken, and all is judged.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ const RATE_MIN: f64 = 0.5;
 const RATE_MAX: f64 = 4.0;
 /// After all is whole, streams that are silent still are waited for, so that one fault's gap is not another's.
 const QUIET_WITHIN: Duration = Duration::from_secs(15);
+/// How long a quarantined job may take to be where people can look into it.
+const LETTER_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Between two lines where chaos breaks nothing itself.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -56,6 +59,11 @@ impl Scene {
     pub(crate) fn struck(&self, what: String) {
         self.blows.set(self.blows.get() + 1);
         self.tape.say(Happened::Struck { rung: self.rung.get(), what });
+    }
+
+    /// Jobs whose streams have begun: whoever computes one of them is a victim that hurts.
+    pub(crate) fn streams(&self) -> BTreeSet<JobId> {
+        self.tape.look(|judge| judge.streams())
     }
 
     pub(crate) fn not_done(&self, rung: Rung, why: String) {
@@ -90,12 +98,15 @@ impl Scene {
             return self.not_done(Rung::Poison, format!("the job {job} was done before {kills} kills could stop it"));
         }
         let Some(observer) = &self.observer else { return };
-        match has_dead_letter(observer, job).await {
-            Ok(true) => {}
-            Ok(false) => self.unmet(Rung::Poison, format!("the quarantined job {job} is not kept for people")),
-            Err(error) => {
-                self.unmet(Rung::Poison, format!("the quarantined job {job} cannot be looked into: {error:#}"))
+        let kept = async {
+            // The client is told first, and the letter written when the crash reports are in.
+            while !has_dead_letter(observer, job).await.unwrap_or(false) {
+                sleep(LOOK_EVERY).await;
             }
+        };
+        if timeout(LETTER_WITHIN, kept).await.is_err() {
+            let within = LETTER_WITHIN.as_secs();
+            self.unmet(Rung::Poison, format!("the quarantined job {job} was not kept for people within {within} s"));
         }
     }
 }
@@ -120,8 +131,7 @@ pub(crate) async fn perform(target: &mut Target, plan: Plan, say: &dyn Fn(&str))
 }
 
 async fn play(target: &mut Target, mut plan: Plan, say: &dyn Fn(&str)) -> anyhow::Result<Verdict> {
-    let nobody = std::collections::BTreeSet::new();
-    target.whole(&nobody).await.map_err(anyhow::Error::msg)?;
+    target.whole(&BTreeSet::new()).await.map_err(anyhow::Error::msg)?;
     let clients = target.clients(plan.setting.clients).await?;
     let (model, seed) = (plan.setting.model.clone(), plan.setting.seed);
     let requests = texts::requests(seed);

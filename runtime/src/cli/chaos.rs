@@ -170,7 +170,7 @@ fn plan(args: &ChaosArgs, place: Place) -> anyhow::Result<Plan> {
 
 fn rungs(only: &[String], place: Place) -> anyhow::Result<Vec<Rung>> {
     if only.is_empty() {
-        return Ok(Rung::ALL.into_iter().filter(|rung| place.cannot(*rung).is_none()).collect());
+        return Ok(Rung::all().filter(|rung| place.cannot(*rung).is_none()).collect());
     }
     let find = |name: &String| match Rung::named(name) {
         Some(rung) => Ok(rung),

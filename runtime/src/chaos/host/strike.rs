@@ -46,7 +46,7 @@ impl Host {
             Rung::ReplicaKill => self.kill_replica(pick, scene).await,
             Rung::ReplicaFreeze => self.freeze_replica(pick, scene).await,
             Rung::ReplicaDrain => {
-                let (at, jobs) = self.replica(pick).await;
+                let (at, jobs) = self.replica(pick, scene).await;
                 scene.struck(format!("SIGTERM to {} ({jobs} jobs)", self.replicas[at].name()));
                 self.drain(at, rung, scene).await
             }
@@ -65,14 +65,14 @@ impl Host {
     }
 
     async fn hit_worker(&self, pick: u64, signal: Signal, scene: &Scene) -> anyhow::Result<Gone> {
-        let worker = self.worker(pick, |_| true).await.context("no worker could be found to be hit")?;
+        let worker = self.worker(pick, scene, |_| true).await.context("no worker could be found to be hit")?;
         scene.struck(format!("{} to {}", name(signal), worker.what));
         kill(worker.pid, signal)?;
         Ok(Gone::from([worker.pid]))
     }
 
     async fn kill_replica(&mut self, pick: u64, scene: &Scene) -> anyhow::Result<Gone> {
-        let (at, jobs) = self.replica(pick).await;
+        let (at, jobs) = self.replica(pick, scene).await;
         let replica = &mut self.replicas[at];
         let pid = replica.pid();
         scene.struck(format!("SIGKILL to {} ({jobs} jobs)", replica.name()));
@@ -83,7 +83,7 @@ impl Host {
     }
 
     async fn freeze_replica(&mut self, pick: u64, scene: &Scene) -> anyhow::Result<Gone> {
-        let (at, jobs) = self.replica(pick).await;
+        let (at, jobs) = self.replica(pick, scene).await;
         let name = self.replicas[at].name();
         scene.struck(format!("SIGSTOP to {name} ({jobs} jobs)"));
         self.replicas[at].signal(Signal::STOP)?;
@@ -152,7 +152,7 @@ impl Host {
     }
 
     async fn hit_link(&self, rung: Rung, pick: u64, scene: &Scene) -> anyhow::Result<Gone> {
-        let (at, jobs) = self.replica(pick).await;
+        let (at, jobs) = self.replica(pick, scene).await;
         let who = format!("{} ({jobs} jobs)", self.replicas[at].name());
         let link = &self.links.replicas[at];
         let slow = Path::Slow(SLOW_BY);
@@ -176,8 +176,9 @@ impl Host {
     }
 
     async fn several(&mut self, pick: u64, scene: &Scene) -> anyhow::Result<Gone> {
-        let (at, jobs) = self.replica(pick).await;
-        let worker = self.worker(pick, |replica| replica != at).await.context("no worker could be found to be hit")?;
+        let (at, jobs) = self.replica(pick, scene).await;
+        let worker =
+            self.worker(pick, scene, |replica| replica != at).await.context("no worker could be found to be hit")?;
         let broker = usize::try_from((pick >> 8) % self.ground.brokers.len() as u64)?;
         let replica = &mut self.replicas[at];
         let mut gone = Gone::from([worker.pid]);

@@ -1,15 +1,27 @@
 //! Who is hit: those who compute, so that every blow hurts.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use halm_protocol::{JobId, ReplicaStatus, WorkerStatus};
 use tokio::time::Instant;
 
 use super::{Host, LOOK_EVERY};
+use crate::chaos::run::Scene;
 use crate::stage::STATUS_WITHIN;
 
-/// How long somebody who computes is waited for; after that, whoever is idle will do.
-const BUSY_WITHIN: Duration = Duration::from_secs(2);
+/// How long somebody who computes a stream is waited for; after that, whoever does not will do.
+const BUSY_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whom the loss of somebody would hurt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Hurt {
+    Nothing,
+    /// A request whose client sees no pause.
+    Plain,
+    /// A stream that has begun.
+    Stream,
+}
 
 /// A worker process.
 #[derive(Debug, Clone)]
@@ -25,47 +37,45 @@ impl Host {
         self.observer.replicas(STATUS_WITHIN).await.unwrap_or_default().answered
     }
 
-    /// A worker that computes, of a replica that may be hit.
-    pub(super) async fn worker(&self, pick: u64, may: impl Fn(usize) -> bool) -> Option<Worker> {
-        let until = Instant::now() + BUSY_WITHIN;
-        loop {
-            let seen = self.statuses().await;
-            let all: Vec<(bool, Worker)> = seen
-                .iter()
-                .filter_map(|status| Some((self.place(status)?, status)))
-                .filter(|(replica, _)| may(*replica))
-                .flat_map(|(_, status)| status.workers.iter().filter_map(move |worker| of(status, worker)))
-                .collect();
-            let busy: Vec<&Worker> = all.iter().filter(|(busy, _)| *busy).map(|(_, worker)| worker).collect();
-            if let Some(worker) = chosen(&busy, pick) {
-                return Some((*worker).clone());
-            }
-            if Instant::now() > until {
-                let any: Vec<&Worker> = all.iter().map(|(_, worker)| worker).collect();
-                return chosen(&any, pick).map(|worker| (*worker).clone());
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+    /// A worker that computes a stream, of a replica that may be hit.
+    pub(super) async fn worker(&self, pick: u64, scene: &Scene, may: impl Fn(usize) -> bool) -> Option<Worker> {
+        let workers = |seen: &[ReplicaStatus], streams: &BTreeSet<JobId>| {
+            let allowed = seen.iter().filter(|status| self.place(status).is_some_and(&may));
+            let all = allowed.flat_map(|status| status.workers.iter().filter_map(|worker| of(status, worker, streams)));
+            all.collect::<Vec<_>>()
+        };
+        self.find(pick, scene, workers).await
     }
 
-    /// A replica that has jobs, by its place, and how many.
-    pub(super) async fn replica(&self, pick: u64) -> (usize, usize) {
+    /// A replica that computes a stream, by its place, and how many jobs it has.
+    pub(super) async fn replica(&self, pick: u64, scene: &Scene) -> (usize, usize) {
+        let replicas = |seen: &[ReplicaStatus], streams: &BTreeSet<JobId>| {
+            let hurt = |status: &ReplicaStatus| {
+                let running = status.jobs.iter().filter(|job| job.worker.is_some());
+                let jobs: Vec<&JobId> = running.map(|job| &job.job).collect();
+                Some((hurt(&jobs, streams), (self.place(status)?, jobs.len())))
+            };
+            seen.iter().filter_map(hurt).collect()
+        };
+        let nobody = (usize::try_from(pick % self.replicas.len() as u64).unwrap_or(0), 0);
+        self.find(pick, scene, replicas).await.unwrap_or(nobody)
+    }
+
+    /// Of all candidates, one whose loss would hurt a stream; after a while, whoever there is.
+    async fn find<T>(
+        &self,
+        pick: u64,
+        scene: &Scene,
+        candidates: impl Fn(&[ReplicaStatus], &BTreeSet<JobId>) -> Vec<(Hurt, T)>,
+    ) -> Option<T> {
         let until = Instant::now() + BUSY_WITHIN;
         loop {
-            let seen = self.statuses().await;
-            let running = |status: &ReplicaStatus| status.jobs.iter().filter(|job| job.worker.is_some()).count();
-            let mut busy: Vec<(usize, usize)> = seen
-                .iter()
-                .filter_map(|status| Some((self.place(status)?, running(status))))
-                .filter(|(_, jobs)| *jobs > 0)
-                .collect();
-            busy.sort_unstable();
-            if let Some(replica) = chosen(&busy, pick) {
-                return *replica;
-            }
-            if Instant::now() > until {
-                let all: Vec<usize> = (0..self.replicas.len()).collect();
-                return (chosen(&all, pick).copied().unwrap_or(0), 0);
+            let mut found = candidates(&self.statuses().await, &scene.streams());
+            let most = found.iter().map(|(hurt, _)| *hurt).max();
+            if most == Some(Hurt::Stream) || Instant::now() > until {
+                found.retain(|(hurt, _)| Some(*hurt) == most);
+                let count = u64::try_from(found.len()).ok().filter(|count| *count > 0)?;
+                return Some(found.swap_remove(usize::try_from(pick % count).ok()?).1);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -83,15 +93,19 @@ impl Host {
     }
 }
 
-fn of(status: &ReplicaStatus, worker: &WorkerStatus) -> Option<(bool, Worker)> {
+fn of(status: &ReplicaStatus, worker: &WorkerStatus, streams: &BTreeSet<JobId>) -> Option<(Hurt, Worker)> {
     let pid = worker.pid.filter(|_| worker.ready)?;
-    let jobs = worker.jobs.len();
-    let what = format!("worker {} of {} (pid {pid}, {jobs} jobs)", worker.worker, status.replica);
-    Some((jobs > 0, Worker { pid, what }))
+    let jobs: Vec<&JobId> = worker.jobs.iter().map(|activity| &activity.job).collect();
+    let what = format!("worker {} of {} (pid {pid}, {} jobs)", worker.worker, status.replica, jobs.len());
+    Some((hurt(&jobs, streams), Worker { pid, what }))
 }
 
-/// The same one of the same ones.
-fn chosen<T>(of: &[T], pick: u64) -> Option<&T> {
-    let count = u64::try_from(of.len()).ok().filter(|count| *count > 0)?;
-    of.get(usize::try_from(pick % count).ok()?)
+fn hurt(jobs: &[&JobId], streams: &BTreeSet<JobId>) -> Hurt {
+    if jobs.iter().any(|job| streams.contains(*job)) {
+        Hurt::Stream
+    } else if jobs.is_empty() {
+        Hurt::Nothing
+    } else {
+        Hurt::Plain
+    }
 }

@@ -21,8 +21,6 @@ use crate::chaos::random::Random;
 /// What is resampled together: more than a leader's election.
 const BLOCK_BINS: usize = 15;
 const RESAMPLES: usize = 2_000;
-/// Nines that no run of this length could show are not claimed.
-const NINES_MAX: f64 = 9.0;
 
 /// Seconds of clients, by the second of the run in which they lie.
 #[derive(Debug, Default)]
@@ -36,6 +34,12 @@ struct Bin {
     bad: f64,
 }
 
+impl Bin {
+    fn plus(self, other: Self) -> Self {
+        Self { all: self.all + other.all, bad: self.bad + other.bad }
+    }
+}
+
 /// What came out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Availability {
@@ -43,7 +47,8 @@ pub(crate) struct Availability {
     pub(crate) bad_seconds: f64,
     /// From 0 to 1.
     pub(crate) share: f64,
-    pub(crate) nines: f64,
+    /// `None` if the run is too short to tell.
+    pub(crate) nines: Option<f64>,
     /// The ends of the interval.
     pub(crate) low: f64,
     pub(crate) high: f64,
@@ -76,9 +81,8 @@ impl ClientSeconds {
     /// From a moment on.
     pub(crate) fn availability(&self, from: Duration, seed: u64) -> Availability {
         let bins: Vec<Bin> = self.bins.iter().copied().skip(from.as_secs() as usize).collect();
-        let all: f64 = bins.iter().map(|bin| bin.all).sum();
-        let bad: f64 = bins.iter().map(|bin| bin.bad).sum();
-        let share = share(&bins);
+        let sum = bins.iter().copied().fold(Bin::default(), Bin::plus);
+        let (Bin { all, bad }, share) = (sum, share(sum));
         let (low, high, method) = if bad > 0.0 {
             let (low, high) = bootstrap(&bins, seed);
             (low, high, "circular block bootstrap, blocks of 15 s, 95 %")
@@ -86,27 +90,30 @@ impl ClientSeconds {
             let blocks = (bins.len() / BLOCK_BINS).max(1) as f64;
             ((1.0 - 3.0 / blocks).max(0.0), 1.0, "rule of three over blocks of 15 s, 95 %")
         };
-        let nines = if share < 1.0 { (-(1.0 - share).log10()).min(NINES_MAX) } else { -(1.0 - low).log10() };
-        Availability { client_seconds: all, bad_seconds: bad, share, nines: nines.max(0.0), low, high, method }
+        // Of a run without a bad second only the lower end can be told in nines.
+        let told = if bad > 0.0 { share } else { low };
+        let nines = (told > 0.0).then(|| -(1.0 - told).log10());
+        Availability { client_seconds: all, bad_seconds: bad, share, nines, low, high, method }
     }
 }
 
-fn share(bins: &[Bin]) -> f64 {
-    let all: f64 = bins.iter().map(|bin| bin.all).sum();
-    let bad: f64 = bins.iter().map(|bin| bin.bad).sum();
-    if all > 0.0 { 1.0 - bad / all } else { 0.0 }
+fn share(bin: Bin) -> f64 {
+    if bin.all > 0.0 { 1.0 - bin.bad / bin.all } else { 0.0 }
 }
 
 fn bootstrap(bins: &[Bin], seed: u64) -> (f64, f64) {
     let mut chance = Random::new(seed, "bootstrap");
+    let block = |begin: usize| {
+        let bins = (begin..begin + BLOCK_BINS).map(|at| bins[at % bins.len()]);
+        bins.fold(Bin::default(), Bin::plus)
+    };
+    let stretches: Vec<Bin> = (0..bins.len()).map(block).collect();
     let blocks = bins.len().div_ceil(BLOCK_BINS);
-    let mut shares: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let begins = (0..blocks).map(|_| chance.index(bins.len()));
-            let again = begins.flat_map(|begin| (begin..begin + BLOCK_BINS).map(|at| bins[at % bins.len()]));
-            share(&again.collect::<Vec<_>>())
-        })
-        .collect();
+    let mut again = || {
+        let drawn = (0..blocks).map(|_| stretches[chance.index(stretches.len())]);
+        share(drawn.fold(Bin::default(), Bin::plus))
+    };
+    let mut shares: Vec<f64> = (0..RESAMPLES).map(|_| again()).collect();
     shares.sort_by(f64::total_cmp);
     (shares[RESAMPLES / 40], shares[RESAMPLES - 1 - RESAMPLES / 40])
 }
@@ -127,7 +134,10 @@ mod tests {
         seconds.spoil(s(3.25), s(5.25));
         let found = seconds.availability(Duration::ZERO, 1);
         assert!((found.client_seconds - 20.0).abs() < 1e-9 && (found.bad_seconds - 2.0).abs() < 1e-9, "{found:?}");
-        assert!((found.share - 0.9).abs() < 1e-9 && (found.nines - 1.0).abs() < 1e-9, "{found:?}");
+        assert!(
+            (found.share - 0.9).abs() < 1e-9 && found.nines.is_some_and(|nines| (nines - 1.0).abs() < 1e-9),
+            "{found:?}"
+        );
         assert!(found.low <= found.share && found.share <= found.high, "{found:?}");
     }
 
@@ -138,7 +148,7 @@ mod tests {
         let found = seconds.availability(Duration::ZERO, 1);
         assert_eq!((found.share, found.bad_seconds), (1.0, 0.0));
         assert!((found.low - 0.75).abs() < 1e-9, "twelve stretches of 15 s: {found:?}");
-        assert!(found.nines < 1.0, "{found:?}");
+        assert!(found.nines < Some(1.0), "{found:?}");
     }
 
     /// The interval must hold what it promises where the truth is known: bad stretches that come in clusters.

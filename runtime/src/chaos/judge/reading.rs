@@ -69,10 +69,16 @@ impl Reading {
         }
     }
 
-    /// Something came: the silence before it is over.
-    pub(crate) fn heard(&mut self, at: Duration) {
-        self.silences.push((self.last_at, at));
+    /// Something came: the silence before it is over. `None` where silence says nothing: a plain request has one record
+    /// only, and whoever is to be quarantined is made silent.
+    pub(crate) fn heard(&mut self, at: Duration) -> Option<(Duration, Duration)> {
+        let silence = (self.last_at, at);
         self.last_at = at;
+        let tells = self.asked.streamed && !self.asked.poisoned;
+        tells.then(|| {
+            self.silences.push(silence);
+            silence
+        })
     }
 
     /// Tokens seen.

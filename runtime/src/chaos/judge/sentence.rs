@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use super::Judge;
 use super::promises::{Finding, Promise};
 use super::timeline::millis;
+use super::{Blow, Judge};
 use crate::chaos::event::FaultNo;
 use crate::chaos::ladder::Rung;
 use crate::chaos::verdict::{Fault, Goodput, Invariant, Requests, RungFigures, Spread, Timeline, Tokens, Verdict};
 
 impl Judge {
-    /// The longest silence that any stream saw while the fault lasted; with those that go on still.
-    pub(crate) fn gap_of(&self, fault: usize, now: Duration) -> Option<Duration> {
-        let blow = self.faults.get(fault)?;
+    /// The longest silence that any stream saw while the fault lasted; with those that go on still. `None` if there was no
+    /// stream.
+    fn gap_of(&self, blow: &Blow, now: Duration) -> Option<Duration> {
         let until = blow.over.map_or(now, |(at, _)| at);
-        let streams = self.open.values().filter(|reading| reading.asked.streamed);
-        let still = streams.map(|reading| (reading.last_at, now));
-        self.tracks.silences_between(blow.at, until, still).into_iter().max()
+        let streams = self.open.values().filter(|reading| reading.asked.streamed && !reading.asked.poisoned);
+        let still = streams.filter(|reading| reading.last_at < until).map(|reading| now - reading.last_at);
+        blow.gap.max(still.max())
     }
 
     /// A fault in one line.
@@ -51,7 +51,7 @@ impl Judge {
             .collect();
         let availability = self.seconds.availability(faults_began, self.setting.seed);
         let faults: Vec<Fault> = (0..self.faults.len()).map(|at| self.fault(at, now)).collect();
-        let under_faults = self.tracks.silences_between(faults_began, now, std::iter::empty());
+        let under_faults = self.tracks.silences_between(faults_began, now);
         let mut verdict = Verdict {
             kept: false,
             line: String::new(),
@@ -126,14 +126,14 @@ impl Judge {
             at_s: blow.at.as_secs_f64(),
             rung: blow.rung.name(),
             what: blow.what.clone(),
-            gap_ms: self.gap_of(at, now).map(millis),
+            gap_ms: self.gap_of(blow, now).map(millis),
             whole_ms: whole.map(|(over, _)| millis(over - blow.at)),
         }
     }
 
     fn undisturbed(&self) -> Option<Spread> {
         let (Some(from), Some(to)) = (self.began.calm, self.began.faults) else { return None };
-        let silences = self.tracks.silences_between(from, to, std::iter::empty());
+        let silences = self.tracks.silences_between(from, to);
         Spread::of(silences.into_iter().map(millis).collect())
     }
 
@@ -173,7 +173,7 @@ fn figures(faults: &[Fault]) -> Vec<RungFigures> {
             whole_ms: Spread::of(these.iter().filter_map(|fault| fault.whole_ms).collect()),
         })
     };
-    Rung::ALL.into_iter().filter_map(of).collect()
+    Rung::all().filter_map(of).collect()
 }
 
 /// Whether all is well, and the last line, which says so.

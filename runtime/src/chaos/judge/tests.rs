@@ -338,6 +338,7 @@ fn every_random_damage_to_a_transcript_is_found() {
         }
         let mut run = Run::new();
         run.ask(0);
+        run.after(10);
         for (offset, tokens, text) in &chunks {
             run.doctored_chunk(0, *offset, tokens, text);
         }

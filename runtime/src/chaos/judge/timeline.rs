@@ -36,10 +36,13 @@ impl Tracks {
         *bin(&mut self.tokens, at.as_secs(), 0) += tokens;
     }
 
-    pub(super) fn silence(&mut self, client: ClientNo, from: Duration, to: Duration, long: bool) {
+    pub(super) fn silence(&mut self, from: Duration, to: Duration) {
         if to - from >= SILENCE_MIN {
             self.silences.push((from, to));
         }
+    }
+
+    pub(super) fn paint_silence(&mut self, client: ClientNo, from: Duration, to: Duration, long: bool) {
         if to - from >= PAUSE_MIN {
             self.paint(client, from, to, if long { Mood::Bad } else { Mood::Pause });
         }
@@ -53,15 +56,10 @@ impl Tracks {
         }
     }
 
-    /// Silences that lie, in part at least, between two moments; with those that go on still.
-    pub(super) fn silences_between(
-        &self,
-        from: Duration,
-        to: Duration,
-        still: impl Iterator<Item = (Duration, Duration)>,
-    ) -> Vec<Duration> {
-        let touches = |(began, ended): &(Duration, Duration)| *ended > from && *began < to;
-        self.silences.iter().copied().chain(still).filter(touches).map(|(began, ended)| ended - began).collect()
+    /// Silences that lie, in part at least, between two moments.
+    pub(super) fn silences_between(&self, from: Duration, to: Duration) -> Vec<Duration> {
+        let touches = |(began, ended): &&(Duration, Duration)| *ended > from && *began < to;
+        self.silences.iter().filter(touches).map(|(began, ended)| *ended - *began).collect()
     }
 
     pub(super) fn token_bins(&self) -> Vec<u64> {

@@ -66,7 +66,7 @@ fn compose(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
 fn head(page: &mut String, verdict: &Verdict, word: &str) -> std::fmt::Result {
     let setting = &verdict.setting;
     let line = verdict.line.strip_prefix("verdict: ").unwrap_or(&verdict.line);
-    let sentence = if verdict.kept { "Every promise was kept" } else { "A promise was broken" };
+    let sentence = if verdict.kept { "Every judged promise was kept" } else { "A promise was broken" };
     let sentence = if line.starts_with("broken - SLO") { "An objective was missed" } else { sentence };
     write!(
         page,
@@ -99,10 +99,10 @@ fn tiles(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
         &format!("{} resumed after a death", requests.resumed),
     )?;
     tile(
-        "Tokens lost, doubled, changed",
+        "Lost, doubled, changed",
         &format!("{}, {}, {}", flaws.lost, flaws.doubled, flaws.changed),
         "",
-        &format!("of {}", tokens.delivered),
+        &format!("of {} tokens", tokens.delivered),
     )?;
     tile("Longest gap", &longest, "", &usual)?;
     let sure = format!("{:.2} to {:.2} %", 100.0 * availability.low, 100.0 * availability.high);
@@ -218,11 +218,11 @@ fn cell(ms: Option<u64>) -> String {
 
 fn foot(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     let setting = &verdict.setting;
-    write!(
+    writeln!(
         page,
         "<footer><p>{}.</p><p>{}. {} clients send {} requests a second to {}, whether or not the last ones are answered; \
          faults for {:.0} s. Availability: the share of client-seconds without a silence over {} ms; the interval is a {}. \
-         Objective: {} %.</p><p>The same schedule and load: halm chaos --seed {} --minutes {}</p></footer></main></body></html>\n",
+         Objective: {} %.</p><p>The same schedule and load: halm chaos --seed {} --minutes {} --rate {}</p></footer></main></body></html>",
         escaped(&requests_line(&verdict.requests)),
         escaped(&setting.target),
         setting.clients,
@@ -234,5 +234,6 @@ fn foot(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
         100.0 * setting.slo.availability,
         setting.seed,
         setting.faults_s / 60.0,
+        setting.rate,
     )
 }

@@ -140,7 +140,11 @@ pub(super) fn escaped(text: &str) -> String {
 
 /// Milliseconds as people say them.
 pub(super) fn spoken(ms: f64) -> String {
-    if ms < 1_000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1_000.0) }
+    match ms {
+        ms if ms < 1_000.0 => format!("{ms:.0} ms"),
+        ms if ms % 1_000.0 == 0.0 => format!("{:.0} s", ms / 1_000.0),
+        ms => format!("{:.1} s", ms / 1_000.0),
+    }
 }
 
 #[cfg(test)]

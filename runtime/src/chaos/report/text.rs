@@ -22,13 +22,13 @@ fn compose(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
         "tokens         {} delivered, {} lost, {} doubled, {} changed, {} late (with the final record only)",
         tokens.delivered, flaws.lost, flaws.doubled, flaws.changed, tokens.late
     )?;
-    let sure = if availability.bad_seconds > 0.0 { "" } else { "at least " };
+    let least = if availability.bad_seconds > 0.0 { "" } else { "at least " };
+    let nines = availability.nines.map_or_else(String::new, |nines| format!(", {least}{nines:.1} nines"));
     writeln!(
         out,
-        "availability   {:.2} % of {:.0} client-seconds, {sure}{:.1} nines; {:.2} to {:.2} % ({}); bad: silent for over {} ms",
+        "availability   {:.2} % of {:.0} client-seconds{nines}; {:.2} to {:.2} % ({}); bad: silent for over {} ms",
         100.0 * availability.share,
         availability.client_seconds,
-        availability.nines,
         100.0 * availability.low,
         100.0 * availability.high,
         availability.method,
