@@ -2,6 +2,8 @@
 //!
 //! Owns the faults. It must never run but in a process that was started to break: [`planted`] says so.
 
+mod liar;
+mod pipe;
 mod poison;
 mod table;
 
@@ -55,10 +57,12 @@ pub enum Fault {
     Poison,
     /// Answers from a table, and computes nothing.
     Table,
+    /// Says another token than the one it has computed, once in every answer.
+    Liar,
 }
 
 /// All of them, by name.
-const NAMES: [(&str, Fault); 15] = [
+const NAMES: [(&str, Fault); 16] = [
     ("segfault", Fault::Segfault),
     ("abort", Fault::Abort),
     ("exit-0", Fault::Exit0),
@@ -74,6 +78,7 @@ const NAMES: [(&str, Fault); 15] = [
     ("deaf-to-sigterm", Fault::DeafToSigterm),
     ("poison", Fault::Poison),
     ("table", Fault::Table),
+    ("liar", Fault::Liar),
 ];
 
 impl Fault {
@@ -128,6 +133,7 @@ pub fn turn(fault: Fault) {
         Fault::Deaf => beat(true),
         Fault::Poison => poison::plant(),
         Fault::Table => table::run(),
+        Fault::Liar => liar::plant(),
         Fault::DeafToSigterm => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let _guard = runtime.enter();

@@ -1,6 +1,6 @@
 //! `halm chaos` breaks what it says, judges what it saw, and cleans up after itself.
 
-use halm_tests::{Halm, Process, Turn, until};
+use halm_tests::{Cluster, Halm, Process, Turn, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -12,6 +12,22 @@ fn chaos(arguments: &[&str]) -> (Process, TempDir) {
     std::fs::create_dir(&temporary).expect("a folder in a temporary folder");
     let halm = Halm::new([&["chaos"], arguments].concat()).arg("--report").arg(folder.path().join("report"));
     (halm.env("TMPDIR", temporary.display()).spawn(), folder)
+}
+
+/// Waits until a run has said something: each part of it is given as long as anything else is.
+async fn says(chaos: &Process, words: &str) {
+    until(&format!("chaos says {words:?}"), async || {
+        let stdout = chaos.stdout();
+        if stdout.contains(words) { Ok(()) } else { Err((stdout, chaos.stderr())) }
+    })
+    .await;
+}
+
+/// Sees a run through to its end.
+async fn seen_through(chaos: &mut Process) -> Option<i32> {
+    says(chaos, "times a second").await;
+    says(chaos, "report: ").await;
+    chaos.exit().await.code()
 }
 
 fn left_in(folder: &TempDir) -> usize {
@@ -30,9 +46,9 @@ async fn a_short_run_keeps_every_promise_and_says_so() {
     let only = "worker-kill,replica-kill,link-reset";
     let arguments = ["--seed", "3", "--minutes", "0.3", "--only", only, "--slo-availability", "0"];
     let (mut chaos, folder) = chaos(&arguments);
-    let status = chaos.exit().await;
+    let code = seen_through(&mut chaos).await;
     let (stdout, stderr) = (chaos.stdout(), chaos.stderr());
-    assert_eq!(status.code(), Some(0), "{stdout}{stderr}");
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
     let verdict = stdout.lines().next_back().unwrap_or_default();
     println!("{verdict}");
     assert!(verdict.starts_with("verdict: kept - 3 faults, "), "{stdout}");
@@ -65,15 +81,31 @@ async fn a_short_run_keeps_every_promise_and_says_so() {
     );
 }
 
+/// The judge has teeth: somebody else's deployment is watched, and its workers begin to lie.
+#[tokio::test]
+async fn workers_that_lie_are_found_out_and_the_promise_that_they_broke_is_named() {
+    let mut cluster = Cluster::start(&["one"]).await;
+    let url = cluster.url();
+    let arguments = ["--url", &url, "--seed", "3", "--minutes", "0.4", "--rate", "1", "--slo-availability", "0"];
+    let (mut chaos, folder) = chaos(&arguments);
+    says(&chaos, "times a second").await;
+    cluster.restart_with(&[("TEST_FAULT", "liar")]).await;
+    let code = seen_through(&mut chaos).await;
+    let stdout = chaos.stdout();
+    assert_eq!(code, Some(1), "{stdout}{}", chaos.stderr());
+    let verdict = stdout.lines().next_back().unwrap_or_default();
+    println!("{verdict}");
+    assert!(verdict.starts_with("verdict: broken - INV-3 "), "{stdout}");
+    let told = report(&folder);
+    assert!(told["tokens"]["flaws"]["changed"].as_u64() > Some(0), "{told}");
+    assert_eq!(told["requests"]["unsettled"], 0, "{told}");
+}
+
 #[tokio::test]
 async fn a_run_that_is_interrupted_leaves_nothing_behind() {
     let _turn = Turn::take();
     let (mut chaos, folder) = chaos(&["--seed", "3"]);
-    until("the run is under way", async || {
-        let stdout = chaos.stdout();
-        if stdout.contains("times a second") { Ok(()) } else { Err((stdout, chaos.stderr())) }
-    })
-    .await;
+    says(&chaos, "times a second").await;
     assert!(chaos.descendants().len() > 9, "brokers, replicas and workers run: {:?}", chaos.descendants());
     chaos.signal(Signal::INT);
     assert_eq!(chaos.exit().await.code(), Some(130), "{}", chaos.stderr());
@@ -87,7 +119,7 @@ async fn what_cannot_be_done_is_refused_before_anything_starts() {
         (vec!["--only", "worker-tickle"], "worker-tickle"),
         (vec!["--minutes", "0"], "--minutes"),
         (vec!["--minutes", "NaN"], "--minutes"),
-        (vec!["--rate", "-1"], "--rate"),
+        (vec!["--rate", "0"], "--rate"),
         (vec!["--slo-availability", "2"], "--slo-availability"),
         (vec!["--minutes", "0.1", "--only", "rolling-restart"], "too short"),
         (vec!["--url", "nats://127.0.0.1:1", "--only", "worker-kill"], "--only"),

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use halm_protocol::worker::{Command, Event, Lease, Piece, decode, encode};
 use halm_protocol::{FinishReason, Limits};
 
-use super::{beat_event, die_with_parent, poison};
+use super::pipe::frame;
+use super::{beat_event, die_with_parent};
 
 /// Names the time between two steps, in microseconds; 0 or absent: none.
 pub const STEP_US: &str = "TEST_STEP_US";
@@ -42,7 +43,7 @@ pub(super) fn run() -> ! {
     let (to, commands) = channel();
     std::thread::spawn(move || {
         let mut from_owner = File::from(rustix::io::dup(rustix::stdio::stdin()).expect("standard input is a pipe"));
-        while let Some(frame) = poison::frame(&mut from_owner) {
+        while let Some(frame) = frame(&mut from_owner) {
             let command = decode::<Command>(&frame[4..]).expect("a command of the protocol");
             to.send(command).expect("the table reads");
         }

@@ -39,18 +39,11 @@ pub(super) fn throughput(verdict: &Verdict, width: f64) -> String {
     for (second, tokens) in bins.iter().enumerate() {
         let _ = write!(curve, "{:.1},{:.1} ", plot.x(second as f64 + 0.5), plot.y(*tokens as f64));
     }
-    let last = plot.x(bins.len() as f64 - 0.5);
-    plot.put(format_args!(
-        "<polygon class=\"area\" points=\"{:.1},{floor:.1} {curve}{last:.1},{floor:.1}\"/>",
-        plot_x(&plot)
-    ));
+    let (first, last) = (plot.x(0.5), plot.x(bins.len() as f64 - 0.5));
+    plot.put(format_args!("<polygon class=\"area\" points=\"{:.1},{floor:.1} {curve}{last:.1},{floor:.1}\"/>", first));
     plot.put(format_args!("<polyline class=\"curve\" points=\"{curve}\"/>"));
-    marks(&mut plot, &verdict.faults, None);
+    marks(&mut plot, &verdict.faults, false);
     plot.finish()
-}
-
-fn plot_x(plot: &Plot) -> f64 {
-    plot.x(0.5)
 }
 
 /// The longest silence of each second, and each fault's gap.
@@ -68,17 +61,13 @@ pub(super) fn gaps(verdict: &Verdict, width: f64) -> String {
     let bound = verdict.setting.slo.gap_ms as f64;
     let (y, end) = (plot.y(bound), plot.width);
     plot.line("level", (base, y), (end, y));
-    plot.put(format_args!(
-        "<text x=\"{end:.1}\" y=\"{:.1}\" text-anchor=\"end\">bound {}</text>",
-        y - 5.0,
-        spoken(bound)
-    ));
-    marks(&mut plot, &verdict.faults, Some(()));
+    plot.put(format_args!("<text x=\"{:.1}\" y=\"{:.1}\">bound {}</text>", base + 4.0, y - 5.0, spoken(bound)));
+    marks(&mut plot, &verdict.faults, true);
     plot.finish()
 }
 
 /// A line for each fault, numbered as in the table; with its gap, a stem as high as that.
-fn marks(plot: &mut Plot, faults: &[Fault], stems: Option<()>) {
+fn marks(plot: &mut Plot, faults: &[Fault], stems: bool) {
     let mut numbered_to = f64::MIN;
     for (at, fault) in faults.iter().enumerate() {
         let (x, top, floor) = (plot.x(fault.at_s), plot.top(), plot.bottom());
@@ -86,20 +75,20 @@ fn marks(plot: &mut Plot, faults: &[Fault], stems: Option<()>) {
         let title = escaped(&format!("{}. {} at {:.1} s, {gap}: {}", at + 1, fault.rung, fault.at_s, fault.what));
         plot.put(format_args!("<g><title>{title}</title>"));
         let head = match (stems, fault.gap_ms) {
-            (Some(()), Some(gap)) => {
+            (true, Some(gap)) => {
                 let y = plot.y(gap as f64);
                 plot.line("stem", (x, floor), (x, y));
                 plot.put(format_args!("<circle class=\"head\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>"));
                 y - 8.0
             }
-            (Some(()), None) => floor - 4.0,
-            (None, _) => {
+            (true, None) => floor - 4.0,
+            (false, _) => {
                 plot.line("fault", (x, top), (x, floor));
                 top - 6.0
             }
         };
         // Numbers that would lie on each other are left to the tooltip.
-        if x - numbered_to > 13.0 || stems.is_some() && plot.width > 500.0 {
+        if x - numbered_to > 13.0 || stems && plot.width > 500.0 {
             let number = at + 1;
             plot.put(format_args!(
                 "<text class=\"number\" x=\"{x:.1}\" y=\"{head:.1}\" text-anchor=\"middle\">{number}</text>"
@@ -127,9 +116,11 @@ pub(super) fn histogram(verdict: &Verdict, width: f64) -> String {
         // The square root, so that one among hundreds can be seen; the numbers are above.
         let tall = (floor - top) * (*count as f64 / most).sqrt();
         let (x, middle) = (at as f64 * slot, (at as f64 + 0.5) * slot);
-        let end = CLASSES_MS
-            .get(at)
-            .map_or_else(|| format!("≥ {}", short(CLASSES_MS[at - 1])), |end| format!("&lt; {}", short(*end)));
+        let unit = if width < 500.0 { "" } else { " s" };
+        let end = match CLASSES_MS.get(at) {
+            Some(end) => format!("&lt; {}{unit}", seconds_of(*end)),
+            None => format!("≥ {}{unit}", seconds_of(CLASSES_MS[at - 1])),
+        };
         let _ = write!(
             svg,
             "<rect class=\"bar\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" rx=\"1.5\"/>\
@@ -146,8 +137,8 @@ pub(super) fn histogram(verdict: &Verdict, width: f64) -> String {
     svg
 }
 
-fn short(ms: u64) -> String {
-    if ms < 1_000 { format!(".{} s", ms / 100) } else { format!("{} s", ms / 1_000) }
+fn seconds_of(ms: u64) -> String {
+    if ms < 1_000 { format!(".{}", ms / 100) } else { (ms / 1_000).to_string() }
 }
 
 /// A strip for each client: its seconds by how they were.

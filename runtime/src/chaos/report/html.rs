@@ -43,7 +43,7 @@ fn compose(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     section(
         page,
         "Silences by length",
-        "Pauses of at least 50 ms between two records of a stream, or before its first, under faults.",
+        "Pauses of at least 50 ms between two records of a stream, or before its first, under faults; in seconds.",
     )?;
     plots(page, |width| charts::histogram(verdict, width))?;
     section(page, "Clients", "What each client's seconds were like; the worst of a second counts.")?;
@@ -96,7 +96,7 @@ fn tiles(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
         "Requests right",
         &format!("{right}"),
         &format!("of {}", requests.offered),
-        &format!("{} resumed after a death", requests.resumed),
+        &format!("{} took more than one attempt", requests.resumed),
     )?;
     tile(
         "Lost, doubled, changed",
