@@ -29,6 +29,7 @@ pub(crate) enum Rung {
     RollingRestart,
     SeveralAtOnce,
     Poison,
+    ConsumerDelete,
 }
 
 /// What a rung is, for people and for the schedule.
@@ -58,7 +59,7 @@ const HANDS_OVER: &str = "a peer takes its jobs over; streams pause and go on to
 const RECONNECTS: &str = "everybody connects to the next broker, fences again, and goes on to the same text";
 
 /// From the bottom up, each at the place of its rung.
-static STEPS: [Step; 19] = [
+static STEPS: [Step; 20] = [
     Step {
         rung: Rung::WorkerKill,
         name: "worker-kill",
@@ -176,7 +177,7 @@ static STEPS: [Step; 19] = [
         name: "rolling-restart",
         does: "every replica in turn: SIGTERM, started again when it has ended, until it is ready",
         must: "each ends with exit code 0, and no request fails",
-        room_s: 20,
+        room_s: 15,
     },
     Step {
         rung: Rung::SeveralAtOnce,
@@ -191,6 +192,13 @@ static STEPS: [Step; 19] = [
         does: "SIGKILL to whichever worker computes one certain job, again and again",
         must: "that job ends as poison and is kept for people; no other job notices more than a pause",
         room_s: 12,
+    },
+    Step {
+        rung: Rung::ConsumerDelete,
+        name: "consumer-delete",
+        does: "deletes the consumer of the job stream",
+        must: "replicas make it again; what was delivered comes again, and no job is lost",
+        room_s: 5,
     },
 ];
 

@@ -61,6 +61,7 @@ impl Host {
             }
             Rung::SeveralAtOnce => self.several(pick, scene).await,
             Rung::Poison => self.poison(scene).await,
+            Rung::ConsumerDelete => self.delete_consumer(scene).await,
         }
     }
 
@@ -197,6 +198,19 @@ impl Host {
         self.ground.brokers.start_again(broker).await?;
         self.replicas[at].start_again()?;
         Ok(gone)
+    }
+
+    async fn delete_consumer(&self, scene: &Scene) -> anyhow::Result<Gone> {
+        let nats = self.observer.nats();
+        let seen = self.statuses().await;
+        let model = seen.iter().find_map(|status| status.models.first()).context("no replica says what it runs")?;
+        let call = format!("$JS.API.CONSUMER.DELETE.{}.{}", stream::JOBS, model.token);
+        scene.struck(format!("the consumer {} of {} is deleted", model.token, stream::JOBS));
+        let told: serde_json::Value = serde_json::from_slice(&nats.request(call, "".into()).await?.payload)?;
+        if told["success"] != true {
+            bail!("the consumer could not be deleted: {told}");
+        }
+        Ok(Gone::new())
     }
 
     /// Kills whoever computes one job until it is given up.
