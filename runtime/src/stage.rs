@@ -116,17 +116,19 @@ impl Stage {
 
     /// Waits until each worker is ready.
     pub(crate) async fn wait_ready(&mut self) -> anyhow::Result<()> {
-        wait_whole(&self.client, &mut self.replicas, &BTreeSet::new(), READY_WITHIN).await
+        let give_up = |replica: &mut Replica, end: String| bail!("the replica {} ended: {end}", replica.name());
+        wait_whole(&self.client, &mut self.replicas, &BTreeSet::new(), READY_WITHIN, give_up).await
     }
 }
 
 /// Waits until every replica answers, knows all others, and has every worker ready, none of them in one of the processes
-/// that are to be gone.
+/// that are to be gone. What is to be done about one that has ended, and how it did, is the caller's to say.
 pub(crate) async fn wait_whole(
     client: &Client,
     replicas: &mut [Replica],
     gone: &BTreeSet<u32>,
     within: Duration,
+    mut ended: impl FnMut(&mut Replica, String) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let until = Instant::now() + within;
     loop {
@@ -137,7 +139,8 @@ pub(crate) async fn wait_whole(
         }
         for replica in &mut *replicas {
             if let Some(status) = replica.ended()? {
-                bail!("the replica {} ended with {status}: {}", replica.name(), replica.last_words());
+                let end = format!("{status}: {}", replica.last_words());
+                ended(replica, end)?;
             }
         }
         if Instant::now() > until {

@@ -102,6 +102,8 @@ pub(crate) enum Happened {
     NotDone { rung: Rung, why: String },
     /// A rung's own demand, beyond what clients see, was not met.
     Unmet { rung: Rung, why: String },
+    /// Something ended that was not hit, and was started again as an orchestrator would.
+    Restarted(String),
     /// The broker stored a job.
     Admitted(JobId),
     /// The broker stored a claim.

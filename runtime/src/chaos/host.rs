@@ -44,6 +44,8 @@ pub(crate) struct Host {
     replicas: Vec<Replica>,
     links: Rc<Links>,
     observer: Client,
+    /// What ended without having been hit, since this was asked last.
+    restarted: Vec<String>,
 }
 
 impl Links {
@@ -68,7 +70,7 @@ impl Host {
         }
         let links = Rc::new(Links { replicas: links, clients: Link::open(&addresses).await? });
         let observer = Client::connect(&ground.brokers.url()).await?;
-        Ok(Self { ground, replicas, links, observer })
+        Ok(Self { ground, replicas, links, observer, restarted: Vec::new() })
     }
 
     pub(crate) fn links(&self) -> Rc<Links> {
@@ -92,9 +94,15 @@ impl Host {
     /// Waits until every replica and worker is ready, and every broker holds every stream.
     ///
     /// # Errors
-    /// If that takes too long, or a replica has ended.
+    /// If that takes too long.
     pub(crate) async fn whole(&mut self, gone: &BTreeSet<u32>) -> anyhow::Result<()> {
-        wait_whole(&self.observer, &mut self.replicas, gone, WHOLE_WITHIN).await?;
+        let restarted = &mut self.restarted;
+        // As an orchestrator would; what it says with its last words is told in the report.
+        let start_again = |replica: &mut Replica, end: String| {
+            restarted.push(format!("{} ended by itself and was started again: {end}", replica.name()));
+            replica.start_again()
+        };
+        wait_whole(&self.observer, &mut self.replicas, gone, WHOLE_WITHIN, start_again).await?;
         let until = Instant::now() + WHOLE_WITHIN;
         for name in STREAMS {
             loop {
@@ -117,6 +125,11 @@ impl Host {
     async fn stream(&self, name: &str) -> anyhow::Result<Value> {
         let asked = self.observer.nats().request(format!("$JS.API.STREAM.INFO.{name}"), "".into()).await;
         Ok(serde_json::from_slice(&asked?.payload)?)
+    }
+
+    /// What ended without having been hit, and was started again, since this was asked last.
+    pub(crate) fn restarted(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.restarted)
     }
 
     pub(crate) async fn clear(mut self) {

@@ -55,7 +55,7 @@ pub(crate) struct Judge {
     failures: Vec<(Duration, Duration, String)>,
     faults: Vec<Blow>,
     not_done: Vec<(Rung, String)>,
-    unmet: BTreeSet<Rung>,
+    restarted: Vec<String>,
 }
 
 /// When the parts of the run began.
@@ -90,6 +90,7 @@ impl Judge {
         let bound = Duration::from_millis(setting.slo.gap_ms);
         Self {
             tracks: Tracks::new(setting.clients),
+            seconds: ClientSeconds::new(setting.clients),
             setting,
             known,
             bound,
@@ -99,7 +100,6 @@ impl Judge {
             requests: Requests::default(),
             tokens: Tokens::default(),
             broken: Broken::default(),
-            seconds: ClientSeconds::default(),
             log: LogWatch::default(),
             told: BTreeMap::new(),
             admitted: BTreeSet::new(),
@@ -108,7 +108,7 @@ impl Judge {
             failures: Vec::new(),
             faults: Vec::new(),
             not_done: Vec::new(),
-            unmet: BTreeSet::new(),
+            restarted: Vec::new(),
         }
     }
 
@@ -125,7 +125,7 @@ impl Judge {
             Happened::NotAsked(client) => {
                 self.requests.not_sent += 1;
                 self.seconds.add(at, at + self.bound);
-                self.seconds.spoil(at, at + self.bound);
+                self.seconds.spoil(client, at, at + self.bound);
                 self.tracks.paint(client, at, at + self.bound, Mood::Bad);
             }
             Happened::Chunk { request, job, offset, tokens, text } => {
@@ -142,11 +142,11 @@ impl Judge {
             }
             Happened::NotDone { rung, why } => self.not_done.push((rung, why)),
             Happened::Unmet { rung, why } => {
-                self.unmet.insert(rung);
                 let promise =
                     if rung == Rung::Poison { Promise::PoisonIsContained } else { Promise::PlannedIsInvisible };
                 self.broken.note(promise, format!("{}: {why}", rung.name()));
             }
+            Happened::Restarted(what) => self.restarted.push(what),
             Happened::Admitted(job) => drop(self.admitted.insert(job)),
             Happened::Claimed { job, sequence } => self.log.claimed(job, sequence),
             Happened::Logged(record) => match self.log.logged(record) {
@@ -313,7 +313,7 @@ impl Judge {
         if !good {
             let until = at.max(began + self.bound);
             self.seconds.add(began, until);
-            self.seconds.spoil(began, until);
+            self.seconds.spoil(client, began, until);
             self.tracks.paint(client, began, until, Mood::Bad);
             return;
         }
@@ -324,11 +324,11 @@ impl Judge {
             let long = to - from > self.bound;
             self.tracks.paint_silence(client, from, to, long);
             if long {
-                self.seconds.spoil(from, to.min(due));
+                self.seconds.spoil(client, from, to.min(due));
             }
         }
         if at > due {
-            self.seconds.spoil(due, at);
+            self.seconds.spoil(client, due, at);
             self.tracks.paint(client, due, at, Mood::Bad);
         }
         for (at, tokens) in &reading.arrived {

@@ -238,6 +238,10 @@ async fn blow(target: &mut Target, strike: &Strike, scene: &Scene, say: &dyn Fn(
         return Ok(());
     }
     let whole = target.whole(&gone).await;
+    for what in target.restarted() {
+        say(&what);
+        tape.say(Happened::Restarted(what));
+    }
     tape.say(Happened::Whole { fault, whole: whole.is_ok() });
     let whole_at = Instant::now();
     // Whoever has said nothing since then was hit, and has not gone on yet.

@@ -88,6 +88,14 @@ impl Target {
         }
     }
 
+    /// What ended by itself and had to be started again, since this was asked last.
+    pub(crate) fn restarted(&mut self) -> Vec<String> {
+        match self {
+            Self::Host(host) => host.restarted(),
+            Self::Outside(_) => Vec::new(),
+        }
+    }
+
     /// Ends what was started.
     pub(crate) async fn clear(self) {
         match self {

@@ -157,5 +157,7 @@ pub(crate) struct Verdict {
     pub(crate) faults: Vec<Fault>,
     /// Rungs that could not be done, and why.
     pub(crate) not_done: Vec<(&'static str, String)>,
+    /// What ended without having been hit, and was started again.
+    pub(crate) restarted: Vec<String>,
     pub(crate) timeline: Timeline,
 }

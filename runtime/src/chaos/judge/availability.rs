@@ -1,9 +1,14 @@
 //! Availability: the share of client-seconds that were good, and how sure that is.
 //!
-//! A request is good from its sending to its end, but for silences over the bound (the whole of such a silence is bad, not
-//! only what exceeds it) and what lies past its deadline. Of a stream a silence is the time between two records, or before
-//! the first; a plain request has no silences. A request that failed or was refused is bad from beginning to end, and for
-//! the bound at least, so that a quick refusal is not the cheapest answer.
+//! It is *user-uptime* (Hauer, Hoffmann, Lunney, Ardelean and Diwan, "Meaningful Availability", NSDI 2020): a client is up
+//! until something it asked for is bad, and from when that is over. So an outage weighs the same however fast the service
+//! is otherwise, and however much is asked meanwhile.
+//!
+//! Bad is every silence over the bound (the whole of it, not only what exceeds it), what lies past a request's deadline, and
+//! the whole life of a request that failed or was refused, for the bound at least, so that a quick refusal is not the cheapest
+//! answer. Of a stream a silence is the time between two records, or before the first; a plain request has no silences.
+//!
+//! Beside it stands the share of the time in which something was asked: the same, without the seconds of idle clients.
 //!
 //! Seconds are no independent draws: a fault makes several bad ones in a row. So the interval comes from a *circular block
 //! bootstrap* (Politis and Romano, "A circular block-resampling procedure for stationary data", 1992): the run is put
@@ -16,18 +21,23 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::chaos::event::ClientNo;
 use crate::chaos::random::Random;
 
 /// What is resampled together: more than a leader's election.
 const BLOCK_BINS: usize = 15;
 const RESAMPLES: usize = 2_000;
 
-/// Seconds of clients, by the second of the run in which they lie.
-#[derive(Debug, Default)]
+/// Seconds of clients.
+#[derive(Debug)]
 pub(crate) struct ClientSeconds {
-    bins: Vec<Bin>,
+    /// Of each client, stretches that were bad.
+    bad: Vec<Vec<(Duration, Duration)>>,
+    /// Of requests under way, stretches of all and those that were bad.
+    asked: [Vec<(Duration, Duration)>; 2],
 }
 
+/// A second of the run.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bin {
     all: f64,
@@ -53,34 +63,42 @@ pub(crate) struct Availability {
     pub(crate) low: f64,
     pub(crate) high: f64,
     pub(crate) method: &'static str,
+    /// The share of the time in which something was asked, from 0 to 1.
+    pub(crate) asked_share: f64,
 }
 
 impl ClientSeconds {
-    /// A stretch of a client's time.
+    pub(crate) fn new(clients: usize) -> Self {
+        Self { bad: vec![Vec::new(); clients], asked: Default::default() }
+    }
+
+    /// The life of a request.
     pub(crate) fn add(&mut self, from: Duration, to: Duration) {
-        self.spread(from, to, |bin, share| bin.all += share);
+        self.asked[0].push((from, to));
     }
 
-    /// A stretch that was bad; it has been added too. Stretches of one request do not overlap.
-    pub(crate) fn spoil(&mut self, from: Duration, to: Duration) {
-        self.spread(from, to, |bin, share| bin.bad += share);
-    }
-
-    fn spread(&mut self, from: Duration, to: Duration, mut each: impl FnMut(&mut Bin, f64)) {
-        let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
-        let last = to as usize;
-        if self.bins.len() <= last {
-            self.bins.resize(last + 1, Bin::default());
-        }
-        for (at, bin) in self.bins.iter_mut().enumerate().take(last + 1).skip(from as usize) {
-            let share = to.min(at as f64 + 1.0) - from.max(at as f64);
-            each(bin, share.max(0.0));
+    /// A stretch of a request's life that was bad. Stretches of one request do not overlap.
+    pub(crate) fn spoil(&mut self, client: ClientNo, from: Duration, to: Duration) {
+        if to > from {
+            self.asked[1].push((from, to));
+            self.bad[client.0].push((from, to));
         }
     }
 
-    /// From a moment on.
-    pub(crate) fn availability(&self, from: Duration, seed: u64) -> Availability {
-        let bins: Vec<Bin> = self.bins.iter().copied().skip(from.as_secs() as usize).collect();
+    /// Between two moments, or until the last bad stretch is over.
+    pub(crate) fn availability(&self, from: Duration, to: Duration, seed: u64) -> Availability {
+        let last = self.asked[1].iter().map(|(_, to)| *to).max().unwrap_or_default();
+        let (begin, end) = (from.as_secs_f64(), to.max(last).as_secs_f64());
+        let mut bins = vec![Bin::default(); (end - begin).max(0.0).ceil() as usize];
+        for (at, bin) in bins.iter_mut().enumerate() {
+            bin.all = self.bad.len() as f64 * (end - begin - at as f64).min(1.0);
+        }
+        for (bad_from, bad_to) in self.bad.iter().flat_map(|client| merged(client)) {
+            let (bad_from, bad_to) = (bad_from.as_secs_f64() - begin, bad_to.as_secs_f64() - begin);
+            for (at, bin) in bins.iter_mut().enumerate().skip(bad_from.max(0.0) as usize) {
+                bin.bad += (bad_to.min(at as f64 + 1.0) - bad_from.max(at as f64)).max(0.0);
+            }
+        }
         let sum = bins.iter().copied().fold(Bin::default(), Bin::plus);
         let (Bin { all, bad }, share) = (sum, share(sum));
         let (low, high, method) = if bad > 0.0 {
@@ -93,8 +111,30 @@ impl ClientSeconds {
         // Of a run without a bad second only the lower end can be told in nines.
         let told = if bad > 0.0 { share } else { low };
         let nines = (told > 0.0).then(|| -(1.0 - told).log10());
-        Availability { client_seconds: all, bad_seconds: bad, share, nines, low, high, method }
+        let asked_share = self.asked_share(from);
+        Availability { client_seconds: all, bad_seconds: bad, share, nines, low, high, method, asked_share }
     }
+
+    fn asked_share(&self, from: Duration) -> f64 {
+        let of = |stretches: &[(Duration, Duration)]| -> f64 {
+            stretches.iter().map(|(begin, end)| end.saturating_sub((*begin).max(from)).as_secs_f64()).sum()
+        };
+        share(Bin { all: of(&self.asked[0]), bad: of(&self.asked[1]) })
+    }
+}
+
+/// Stretches that overlap are one.
+fn merged(stretches: &[(Duration, Duration)]) -> Vec<(Duration, Duration)> {
+    let mut sorted = stretches.to_vec();
+    sorted.sort_unstable();
+    let mut merged: Vec<(Duration, Duration)> = Vec::new();
+    for (from, to) in sorted {
+        match merged.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
 }
 
 fn share(bin: Bin) -> f64 {
@@ -126,26 +166,29 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
+    const ALL: Duration = Duration::ZERO;
+
     #[test]
-    fn the_share_is_of_client_seconds_wherever_they_lie() {
-        let mut seconds = ClientSeconds::default();
+    fn the_share_is_of_all_clients_time_and_what_overlaps_counts_once() {
+        let mut seconds = ClientSeconds::new(2);
         seconds.add(s(0.5), s(10.5));
         seconds.add(s(3.0), s(13.0));
-        seconds.spoil(s(3.25), s(5.25));
-        let found = seconds.availability(Duration::ZERO, 1);
-        assert!((found.client_seconds - 20.0).abs() < 1e-9 && (found.bad_seconds - 2.0).abs() < 1e-9, "{found:?}");
-        assert!(
-            (found.share - 0.9).abs() < 1e-9 && found.nines.is_some_and(|nines| (nines - 1.0).abs() < 1e-9),
-            "{found:?}"
-        );
+        seconds.spoil(ClientNo(0), s(3.25), s(5.25));
+        seconds.spoil(ClientNo(0), s(4.25), s(5.75));
+        seconds.spoil(ClientNo(1), s(9.5), s(9.5));
+        let found = seconds.availability(ALL, s(12.5), 1);
+        assert!((found.client_seconds - 25.0).abs() < 1e-9 && (found.bad_seconds - 2.5).abs() < 1e-9, "{found:?}");
+        assert!((found.share - 0.9).abs() < 1e-9, "{found:?}");
+        assert!(found.nines.is_some_and(|nines| (nines - 1.0).abs() < 1e-9), "{found:?}");
         assert!(found.low <= found.share && found.share <= found.high, "{found:?}");
+        assert!((found.asked_share - (1.0 - 3.5 / 20.0)).abs() < 1e-9, "{found:?}");
     }
 
     #[test]
     fn a_run_without_a_bad_second_does_not_claim_more_than_its_length_shows() {
-        let mut seconds = ClientSeconds::default();
+        let mut seconds = ClientSeconds::new(1);
         seconds.add(s(0.0), s(180.0));
-        let found = seconds.availability(Duration::ZERO, 1);
+        let found = seconds.availability(ALL, s(180.0), 1);
         assert_eq!((found.share, found.bad_seconds), (1.0, 0.0));
         assert!((found.low - 0.75).abs() < 1e-9, "twelve stretches of 15 s: {found:?}");
         assert!(found.nines < Some(1.0), "{found:?}");
@@ -157,15 +200,13 @@ mod tests {
         let (mut covered, rounds) = (0, 200);
         for seed in 0..rounds {
             let mut chance = Random::new(seed, "test");
-            let mut seconds = ClientSeconds::default();
+            let mut seconds = ClientSeconds::new(1);
             for at in (0..600).step_by(10) {
-                let at = f64::from(at);
-                seconds.add(s(at), s(at + 10.0));
                 if chance.unit() < 0.3 {
-                    seconds.spoil(s(at + 2.0), s(at + 4.0));
+                    seconds.spoil(ClientNo(0), s(f64::from(at) + 2.0), s(f64::from(at) + 4.0));
                 }
             }
-            let found = seconds.availability(Duration::ZERO, seed);
+            let found = seconds.availability(ALL, s(600.0), seed);
             covered += u32::from((found.low..=found.high).contains(&0.94));
         }
         let share = f64::from(covered) / rounds as f64;
@@ -173,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_asking_is_not_available() {
-        assert_eq!(ClientSeconds::default().availability(Duration::ZERO, 1).share, 0.0);
+    fn no_time_is_not_available() {
+        assert_eq!(ClientSeconds::new(1).availability(ALL, ALL, 1).share, 0.0);
     }
 }

@@ -49,7 +49,7 @@ impl Judge {
                 Invariant { id: promise.id(), says: promise.says(), finding }
             })
             .collect();
-        let availability = self.seconds.availability(faults_began, self.setting.seed);
+        let availability = self.seconds.availability(faults_began, self.began.end.unwrap_or(now), self.setting.seed);
         let faults: Vec<Fault> = (0..self.faults.len()).map(|at| self.fault(at, now)).collect();
         let under_faults = self.tracks.silences_between(faults_began, now);
         let mut verdict = Verdict {
@@ -63,6 +63,7 @@ impl Judge {
             undisturbed_gap_ms: self.undisturbed(),
             gap_ms: Spread::of(under_faults.iter().copied().map(millis).collect()),
             not_done: self.not_done.iter().map(|(rung, why)| (rung.name(), why.clone())).collect(),
+            restarted: std::mem::take(&mut self.restarted),
             timeline: self.timeline(now, under_faults),
             setting: self.setting,
             requests: self.requests,

@@ -207,7 +207,11 @@ fn faults(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
             "<tr><td class=\"n\">-</td><td class=\"n\">-</td><td class=\"name\">{rung}</td><td class=\"n\">-</td><td class=\"n\">-</td><td class=\"wordy\">not done: {why}</td></tr>"
         )?;
     }
-    page.write_str("</table></div>")
+    page.push_str("</table></div>");
+    for what in &verdict.restarted {
+        write!(page, "<p class=\"note\">{}.</p>", escaped(what))?;
+    }
+    Ok(())
 }
 
 /// Thousands are set apart.
@@ -221,7 +225,7 @@ fn foot(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     writeln!(
         page,
         "<footer><p>{}.</p><p>{}. {} clients send {} requests a second to {}, whether or not the last ones are answered; \
-         faults for {:.0} s. Availability: the share of client-seconds without a silence over {} ms; the interval is a {}. \
+         faults for {:.0} s. Availability: the share of all clients' seconds without a silence over {} ms, a failure or a refusal; the interval is by {}. Of the time in which something was asked it is {:.2} %. \
          Objective: {} %.</p><p>The same schedule and load: halm chaos --seed {} --minutes {} --rate {}</p></footer></main></body></html>",
         escaped(&requests_line(&verdict.requests)),
         escaped(&setting.target),
@@ -231,6 +235,7 @@ fn foot(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
         setting.faults_s,
         setting.slo.gap_ms,
         verdict.availability.method,
+        100.0 * verdict.availability.asked_share,
         100.0 * setting.slo.availability,
         setting.seed,
         setting.faults_s / 60.0,

@@ -26,13 +26,14 @@ fn compose(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
     let nines = availability.nines.map_or_else(String::new, |nines| format!(", {least}{nines:.1} nines"));
     writeln!(
         out,
-        "availability   {:.2} % of {:.0} client-seconds{nines}; {:.2} to {:.2} % ({}); bad: silent for over {} ms",
+        "availability   {:.2} % of {:.0} client-seconds{nines}; {:.2} to {:.2} % ({}); bad: silent for over {} ms; {:.2} % of the time in which something was asked",
         100.0 * availability.share,
         availability.client_seconds,
         100.0 * availability.low,
         100.0 * availability.high,
         availability.method,
         setting.slo.gap_ms,
+        100.0 * availability.asked_share,
     )?;
     let undisturbed =
         goodput.undisturbed.map_or_else(|| "not measured".to_owned(), |rate| format!("{rate:.0} tokens/s"));
@@ -50,6 +51,9 @@ fn compose(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
     rungs(out, verdict)?;
     for (rung, why) in &verdict.not_done {
         writeln!(out, "{rung:<18} not done: {why}")?;
+    }
+    for what in &verdict.restarted {
+        writeln!(out, "{what}")?;
     }
     writeln!(out)?;
     for invariant in &verdict.invariants {
