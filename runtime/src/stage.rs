@@ -121,8 +121,8 @@ impl Stage {
     }
 }
 
-/// Waits until every replica answers, knows all others, and has every worker ready, none of them in one of the processes
-/// that are to be gone. What is to be done about one that has ended, and how it did, is the caller's to say.
+/// Waits until every replica answers, knows all others, and has every worker ready, none of them in one of the
+/// processes that are to be gone. What is to be done about one that has ended, and how it did, is the caller's to say.
 pub(crate) async fn wait_whole(
     client: &Client,
     replicas: &mut [Replica],

@@ -1,4 +1,5 @@
-//! The target that chaos starts by itself: three brokers in a cluster, three replicas, and a link in front of each party.
+//! The target that chaos starts by itself: three brokers in a cluster, three replicas, and a link in front of each
+//! party.
 
 mod strike;
 mod victims;

@@ -1,7 +1,7 @@
 //! The judge: what happened goes in, a verdict comes out. Pure.
 //!
-//! It owns everything that is counted. It has no clock of its own, and knows nothing of how things are broken: only what
-//! clients saw, what the broker's log said, and what was still there at the end.
+//! It owns everything that is counted. It has no clock of its own, and knows nothing of how things are broken: only
+//! what clients saw, what the broker's log said, and what was still there at the end.
 
 pub(crate) mod availability;
 pub(crate) mod log;

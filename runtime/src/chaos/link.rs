@@ -1,7 +1,8 @@
 //! A link: every connection of one party to the brokers, through us, so that it can be delayed, stalled, cut or reset.
 //!
-//! Owns a listener for each broker and carries bytes between the two sides. It never changes a byte and never loses one:
-//! what TCP would repeat after a stall, it holds. Who connects while it is cut waits, as for a SYN that gets no answer.
+//! Owns a listener for each broker and carries bytes between the two sides. It never changes a byte and never loses
+//! one: what TCP would repeat after a stall, it holds. Who connects while it is cut waits, as for a SYN that gets no
+//! answer.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -8,8 +8,8 @@ use halm_protocol::{ChatMessage, Request};
 
 use super::judge::Answer;
 
-/// What no request of the load takes undisturbed, and every one must be done in: the election of a broker's leader (4 to
-/// 8 s), a few times over.
+/// What no request of the load takes undisturbed, and every one must be done in: the election of a broker's leader (4
+/// to 8 s), a few times over.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(45);
 /// The last text is long: whoever is to be quarantined must not be done before.
 const POISONED_TOKENS: u32 = 400;

@@ -1,8 +1,8 @@
 //! The witness: reads what the brokers themselves store, beside what clients see.
 //!
-//! Follows the token log with an ordered consumer: claims and records with their sequences and fences, as stored. At the
-//! end it reads every kept outcome and what is left in the queue. It is no listener of any inbox: whether anybody hears a
-//! client's final record decides how long that is offered.
+//! Follows the token log with an ordered consumer: claims and records with their sequences and fences, as stored. At
+//! the end it reads every kept outcome and what is left in the queue. It is no listener of any inbox: whether anybody
+//! hears a client's final record decides how long that is offered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,21 +1,22 @@
 //! Availability: the share of client-seconds that were good, and how sure that is.
 //!
-//! It is *user-uptime* (Hauer, Hoffmann, Lunney, Ardelean and Diwan, "Meaningful Availability", NSDI 2020): a client is up
-//! until something it asked for is bad, and from when that is over. So an outage weighs the same however fast the service
-//! is otherwise, and however much is asked meanwhile.
+//! It is *user-uptime* (Hauer, Hoffmann, Lunney, Ardelean and Diwan, "Meaningful Availability", NSDI 2020): a client
+//! is up until something it asked for is bad, and from when that is over. So an outage weighs the same however fast
+//! the service is otherwise, and however much is asked meanwhile.
 //!
-//! Bad is every silence over the bound (the whole of it, not only what exceeds it), what lies past a request's deadline, and
-//! the whole life of a request that failed or was refused, for the bound at least, so that a quick refusal is not the cheapest
-//! answer. Of a stream a silence is the time between two records, or before the first; a plain request has no silences.
+//! Bad is every silence over the bound (the whole of it, not only what exceeds it), what lies past a request's
+//! deadline, and the whole life of a request that failed or was refused, for the bound at least, so that a quick
+//! refusal is not the cheapest answer. Of a stream a silence is the time between two records, or before the first; a
+//! plain request has no silences.
 //!
 //! Beside it stands the share of the time in which something was asked: the same, without the seconds of idle clients.
 //!
-//! Seconds are no independent draws: a fault makes several bad ones in a row. So the interval comes from a *circular block
-//! bootstrap* (Politis and Romano, "A circular block-resampling procedure for stationary data", 1992): the run is put
-//! together again from stretches of [`BLOCK_BINS`] seconds, longer than what one fault does, and the share computed anew
-//! [`RESAMPLES`] times; 95 % of them lie in the percentile interval. Where nothing at all was bad there is nothing to
-//! resample. Then the lower end is by the rule of three (Hanley and Lippman-Hand, JAMA 1983): of n independent stretches none
-//! was bad, so with 95 % confidence at most 3/n are, and each is counted as bad altogether.
+//! Seconds are no independent draws: a fault makes several bad ones in a row. So the interval comes from a *circular
+//! block bootstrap* (Politis and Romano, "A circular block-resampling procedure for stationary data", 1992): the run
+//! is put together again from stretches of [`BLOCK_BINS`] seconds, longer than what one fault does, and the share
+//! computed anew [`RESAMPLES`] times; 95 % of them lie in the percentile interval. Where nothing at all was bad there
+//! is nothing to resample. Then the lower end is by the rule of three (Hanley and Lippman-Hand, JAMA 1983): of n
+//! independent stretches none was bad, so with 95 % confidence at most 3/n are, and each is counted as bad altogether.
 
 use std::time::Duration;
 

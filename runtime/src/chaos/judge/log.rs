@@ -1,7 +1,8 @@
 //! The token log as the broker stored it: whether anybody wrote who had lost the right to. Pure.
 //!
-//! A claim's sequence is the fencing token. A record that was stored under an older token than the last claim before it is
-//! the deed of an attempt that had lost its lease, and one that begins before the end of what was stored is a fork.
+//! A claim's sequence is the fencing token. A record that was stored under an older token than the last claim before
+//! it is the deed of an attempt that had lost its lease, and one that begins before the end of what was stored is a
+//! fork.
 
 use std::collections::BTreeMap;
 

@@ -10,8 +10,8 @@ use crate::chaos::ladder::Rung;
 use crate::chaos::verdict::{Fault, Goodput, Invariant, Requests, RungFigures, Spread, Timeline, Tokens, Verdict};
 
 impl Judge {
-    /// The longest silence that any stream saw while the fault lasted; with those that go on still. `None` if there was no
-    /// stream.
+    /// The longest silence that any stream saw while the fault lasted; with those that go on still. `None` if there
+    /// was no stream.
     fn gap_of(&self, blow: &Blow, now: Duration) -> Option<Duration> {
         let until = blow.over.map_or(now, |(at, _)| at);
         let streams = self.open.values().filter(|reading| reading.asked.streamed && !reading.asked.poisoned);
@@ -194,7 +194,8 @@ fn line(verdict: &Verdict) -> (bool, String) {
         let gap = setting.slo.gap_ms;
         let what =
             format!("SLO: {share:.2} % of client-seconds without a silence over {gap} ms, {wanted} % are wanted");
-        return (false, format!("verdict: broken - {what}; seed {seed}"));
+        let hint = overload(verdict).unwrap_or_default();
+        return (false, format!("verdict: broken - {what}{hint}; seed {seed}"));
     }
     if let Some(fault) = verdict.faults.iter().find(|fault| fault.whole_ms.is_none()) {
         return (
@@ -211,13 +212,22 @@ fn line(verdict: &Verdict) -> (bool, String) {
         .max()
         .map_or_else(String::new, |gap| format!("longest gap {gap} ms, "));
     let line = format!(
-        "verdict: kept - {} faults, {} of {} requests right, 0 lost, 0 doubled, 0 changed, 0 failed, {gap}availability {share:.2} %; {}",
+        "verdict: kept - {} faults, {} of {} requests right, 0 lost, 0 doubled, 0 changed, 0 failed, \
+         {gap}availability {share:.2} %; {}",
         verdict.faults.len(),
         requests.right + requests.quarantined,
         requests.offered,
         ids.join(" "),
     );
     (true, line)
+}
+
+/// What to do if the host could not bear the load even before anything was broken.
+fn overload(verdict: &Verdict) -> Option<String> {
+    let longest = verdict.undisturbed_gap_ms?.max;
+    let rate = verdict.setting.rate;
+    let overloaded = longest > verdict.setting.slo.gap_ms;
+    overloaded.then(|| format!("; silences of {longest} ms before anything was broken: lower --rate {rate}"))
 }
 
 /// What is a failure whatever the objectives are.

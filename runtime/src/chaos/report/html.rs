@@ -31,13 +31,15 @@ fn compose(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     section(
         page,
         "Throughput",
-        "Tokens of right answers that reached clients in each second. Numbers are faults, as in the table below; the shaded part is the undisturbed baseline.",
+        "Tokens of right answers that reached clients in each second. Numbers are faults, \
+         as in the table below; the shaded part is the undisturbed baseline.",
     )?;
     plots(page, |width| charts::throughput(verdict, width))?;
     section(
         page,
         "Gaps",
-        "The longest silence that any stream saw, second by second, and while each fault lasted. The scale is logarithmic.",
+        "The longest silence that any stream saw, second by second, and while each fault lasted. The scale is \
+         logarithmic.",
     )?;
     plots(page, |width| charts::gaps(verdict, width))?;
     section(
@@ -128,7 +130,8 @@ fn invariants(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     section(
         page,
         "Promises",
-        "Judged by what clients saw, by the token log as the brokers stored it, and by the outcomes and the queue at the end. What was not measured is not judged.",
+        "Judged by what clients saw, by the token log as the brokers stored it, and by the outcomes and the \
+         queue at the end. What was not measured is not judged.",
     )?;
     page.push_str(
         "<div class=\"scroll\"><table><tr><th>id</th><th>found</th><th>promise, and what was looked at</th></tr>",
@@ -158,7 +161,8 @@ fn rungs(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     section(
         page,
         "By kind of fault",
-        "The gap is the longest silence that any stream alive meanwhile saw; whole again is when every broker, replica and worker was as before. Milliseconds.",
+        "The gap is the longest silence that any stream alive meanwhile saw; whole again is when every \
+         broker, replica and worker was as before. Milliseconds.",
     )?;
     page.push_str(
         "<div class=\"scroll\"><table><tr class=\"group\"><th></th><th></th><th class=\"n\" colspan=\"3\">gap</th>\
@@ -204,7 +208,8 @@ fn faults(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
         let why = escaped(why);
         write!(
             page,
-            "<tr><td class=\"n\">-</td><td class=\"n\">-</td><td class=\"name\">{rung}</td><td class=\"n\">-</td><td class=\"n\">-</td><td class=\"wordy\">not done: {why}</td></tr>"
+            "<tr><td class=\"n\">-</td><td class=\"n\">-</td><td class=\"name\">{rung}</td>\
+             <td class=\"n\">-</td><td class=\"n\">-</td><td class=\"wordy\">not done: {why}</td></tr>"
         )?;
     }
     page.push_str("</table></div>");
@@ -224,9 +229,11 @@ fn foot(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     let setting = &verdict.setting;
     writeln!(
         page,
-        "<footer><p>{}.</p><p>{}. {} clients send {} requests a second to {}, whether or not the last ones are answered; \
-         faults for {:.0} s. Availability: the share of all clients' seconds without a silence over {} ms, a failure or a refusal; the interval is by {}. Of the time in which something was asked it is {:.2} %. \
-         Objective: {} %.</p><p>The same schedule and load: halm chaos --seed {} --minutes {} --rate {}</p></footer></main></body></html>",
+        "<footer><p>{}.</p><p>{}. {} clients send {} requests a second to {}, whether or not the last \
+         ones are answered; faults for {:.0} s. Availability: the share of all clients' seconds without a silence over \
+         {} ms, a failure or a refusal; the interval is by {}. Of the time in which something was asked it is {:.2} %. \
+         Objective: {} %.</p><p>The same schedule and load: halm chaos --seed {} --minutes {} --rate {}</p>\
+         </footer></main></body></html>",
         escaped(&requests_line(&verdict.requests)),
         escaped(&setting.target),
         setting.clients,

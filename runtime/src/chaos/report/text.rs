@@ -26,7 +26,8 @@ fn compose(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
     let nines = availability.nines.map_or_else(String::new, |nines| format!(", {least}{nines:.1} nines"));
     writeln!(
         out,
-        "availability   {:.2} % of {:.0} client-seconds{nines}; {:.2} to {:.2} % ({}); bad: silent for over {} ms; {:.2} % of the time in which something was asked",
+        "availability   {:.2} % of {:.0} client-seconds{nines}; {:.2} to {:.2} % ({}); bad: \
+         silent for over {} ms; {:.2} % of the time in which something was asked",
         100.0 * availability.share,
         availability.client_seconds,
         100.0 * availability.low,
