@@ -148,3 +148,29 @@ fn is_held(told: &Value, servers: usize) -> bool {
     let current = |follower: &Value| follower["current"] == true && follower["offline"] != true;
     cluster["leader"].is_string() && followers.len() + 1 == servers && followers.iter().all(current)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_is_held_when_it_has_a_leader_and_every_follower_has_all_of_it() {
+        let told = |leader: Value, second: Value| {
+            json!({ "cluster": {
+            "leader": leader, "replicas": [{ "name": "b", "current": true }, second],
+        } })
+        };
+        let current = json!({ "name": "c", "current": true, "offline": false });
+        assert!(is_held(&told(json!("a"), current.clone()), 3));
+        assert!(!is_held(&told(Value::Null, current.clone()), 3), "no leader");
+        assert!(!is_held(&told(json!("a"), json!({ "name": "c", "current": false })), 3), "one lags");
+        assert!(
+            !is_held(&told(json!("a"), json!({ "name": "c", "current": true, "offline": true })), 3),
+            "one is away"
+        );
+        assert!(!is_held(&told(json!("a"), current), 4), "one is missing");
+        assert!(!is_held(&json!({ "error": { "code": 503 } }), 3));
+    }
+}

@@ -47,7 +47,7 @@ impl Host {
             Rung::ReplicaFreeze => self.freeze_replica(pick, scene).await,
             Rung::ReplicaDrain => {
                 let (at, jobs) = self.replica(pick, scene).await;
-                scene.struck(format!("SIGTERM to {} ({jobs} jobs)", self.replicas[at].name()));
+                scene.struck(format!("SIGTERM to {} ({jobs})", self.replicas[at].name()));
                 self.drain(at, rung, scene).await
             }
             Rung::RollingRestart => self.roll(scene).await,
@@ -76,7 +76,7 @@ impl Host {
         let (at, jobs) = self.replica(pick, scene).await;
         let replica = &mut self.replicas[at];
         let pid = replica.pid();
-        scene.struck(format!("SIGKILL to {} ({jobs} jobs)", replica.name()));
+        scene.struck(format!("SIGKILL to {} ({jobs})", replica.name()));
         replica.kill().await;
         sleep(RESTART_AFTER).await;
         replica.start_again()?;
@@ -86,7 +86,7 @@ impl Host {
     async fn freeze_replica(&mut self, pick: u64, scene: &Scene) -> anyhow::Result<Gone> {
         let (at, jobs) = self.replica(pick, scene).await;
         let name = self.replicas[at].name();
-        scene.struck(format!("SIGSTOP to {name} ({jobs} jobs)"));
+        scene.struck(format!("SIGSTOP to {name} ({jobs})"));
         self.replicas[at].signal(Signal::STOP)?;
         let until = Instant::now() + GIVEN_UP_WITHIN;
         let others = self.replicas.len() - 1;
@@ -154,7 +154,7 @@ impl Host {
 
     async fn hit_link(&self, rung: Rung, pick: u64, scene: &Scene) -> anyhow::Result<Gone> {
         let (at, jobs) = self.replica(pick, scene).await;
-        let who = format!("{} ({jobs} jobs)", self.replicas[at].name());
+        let who = format!("{} ({jobs})", self.replicas[at].name());
         let link = &self.links.replicas[at];
         let slow = Path::Slow(SLOW_BY);
         let (what, out, back, time) = match rung {
@@ -185,7 +185,7 @@ impl Host {
         let mut gone = Gone::from([worker.pid]);
         gone.extend(replica.pid());
         scene.struck(format!(
-            "SIGKILL to {} ({jobs} jobs), {} and {}",
+            "SIGKILL to {} ({jobs}), {} and {}",
             replica.name(),
             worker.what,
             self.ground.brokers.name(broker)

@@ -47,8 +47,8 @@ impl Host {
         self.find(pick, scene, workers).await
     }
 
-    /// A replica that computes a stream, by its place, and how many jobs it has.
-    pub(super) async fn replica(&self, pick: u64, scene: &Scene) -> (usize, usize) {
+    /// A replica that computes a stream, by its place, and how many jobs it has, in words.
+    pub(super) async fn replica(&self, pick: u64, scene: &Scene) -> (usize, String) {
         let replicas = |seen: &[ReplicaStatus], streams: &BTreeSet<JobId>| {
             let hurt = |status: &ReplicaStatus| {
                 let running = status.jobs.iter().filter(|job| job.worker.is_some());
@@ -58,7 +58,8 @@ impl Host {
             seen.iter().filter_map(hurt).collect()
         };
         let nobody = (usize::try_from(pick % self.replicas.len() as u64).unwrap_or(0), 0);
-        self.find(pick, scene, replicas).await.unwrap_or(nobody)
+        let (at, count) = self.find(pick, scene, replicas).await.unwrap_or(nobody);
+        (at, jobs_in_words(count))
     }
 
     /// Of all candidates, one whose loss would hurt a stream; after a while, whoever there is.
@@ -96,8 +97,12 @@ impl Host {
 fn of(status: &ReplicaStatus, worker: &WorkerStatus, streams: &BTreeSet<JobId>) -> Option<(Hurt, Worker)> {
     let pid = worker.pid.filter(|_| worker.ready)?;
     let jobs: Vec<&JobId> = worker.jobs.iter().map(|activity| &activity.job).collect();
-    let what = format!("worker {} of {} (pid {pid}, {} jobs)", worker.worker, status.replica, jobs.len());
+    let what = format!("worker {} of {} (pid {pid}, {})", worker.worker, status.replica, jobs_in_words(jobs.len()));
     Some((hurt(&jobs, streams), Worker { pid, what }))
+}
+
+fn jobs_in_words(count: usize) -> String {
+    if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") }
 }
 
 fn hurt(jobs: &[&JobId], streams: &BTreeSet<JobId>) -> Hurt {

@@ -107,7 +107,7 @@ impl Judge {
             }
             Promise::ZombiesAreHarmless => Err("the token log was not read".to_owned()),
             Promise::PoisonIsContained if self.requests.quarantined > 0 => {
-                Ok(format!("{} jobs made to be quarantined, and their company", self.requests.quarantined))
+                Ok(format!("what was made to be quarantined ({}), and its company", self.requests.quarantined))
             }
             Promise::PoisonIsContained => Err("no job was made to be quarantined".to_owned()),
             Promise::PlannedIsInvisible => {
