@@ -39,6 +39,7 @@ impl Host {
     /// # Errors
     /// If chaos itself cannot do what it means to.
     pub(crate) async fn strike(&mut self, rung: Rung, pick: u64, scene: &Scene) -> anyhow::Result<Gone> {
+        self.wait_for_a_stream(scene).await;
         match rung {
             Rung::WorkerKill => self.hit_worker(pick, Signal::KILL, scene).await,
             Rung::WorkerHang => self.hit_worker(pick, Signal::STOP, scene).await,

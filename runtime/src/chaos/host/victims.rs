@@ -82,6 +82,14 @@ impl Host {
         }
     }
 
+    /// A blow at everybody, too, hurts only while there is a stream; after a while it falls all the same.
+    pub(super) async fn wait_for_a_stream(&self, scene: &Scene) {
+        let until = Instant::now() + BUSY_WITHIN;
+        while scene.streams().is_empty() && Instant::now() < until {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// The worker process that computes a job.
     pub(super) async fn worker_of(&self, job: &JobId) -> Option<u32> {
         let seen = self.statuses().await;
