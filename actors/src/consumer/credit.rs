@@ -89,15 +89,13 @@ impl Credit {
         if self.closed {
             return pulls;
         }
-        // Deliveries that the dispatcher has not seen yet took their room.
-        let unseen = usize::try_from(self.delivered.saturating_sub(self.received)).unwrap_or(usize::MAX);
-        let jobs = self.room.jobs.saturating_sub(unseen).saturating_sub(self.interactive);
+        let jobs = self.room.jobs.saturating_sub(self.unseen()).saturating_sub(self.interactive);
         if jobs > 0 {
             self.interactive += jobs;
             self.waiting_since.get_or_insert(now);
             pulls.push(Pull { class: Class::Interactive, jobs });
         }
-        let room = self.room.batch.saturating_sub(unseen).saturating_sub(self.batch);
+        let room = self.room_for_batch();
         let dry = self.waiting_since.is_some_and(|since| now - since >= DRY_AFTER);
         let owed = self.passed >= PASSED_MAX && self.batch == 0;
         let jobs = if dry { room } else { room.min(usize::from(owed)) };
@@ -109,10 +107,19 @@ impl Credit {
         pulls
     }
 
+    /// Deliveries that the dispatcher has not seen yet; they took their room.
+    fn unseen(&self) -> usize {
+        usize::try_from(self.delivered.saturating_sub(self.received)).unwrap_or(usize::MAX)
+    }
+
+    fn room_for_batch(&self) -> usize {
+        self.room.batch.saturating_sub(self.unseen()).saturating_sub(self.batch)
+    }
+
     /// When to look again, if nothing else happens before.
     #[must_use]
     pub fn next_look(&self) -> Option<Moment> {
-        let wanted = !self.closed && self.room.batch > self.batch;
+        let wanted = !self.closed && self.room_for_batch() > 0;
         self.waiting_since.filter(|_| wanted).map(|since| since + DRY_AFTER)
     }
 }
@@ -143,6 +150,7 @@ mod tests {
         assert_eq!(credit.pulls(at(50)), [batch(3)]);
         credit.came(Class::Batch, at(51));
         assert_eq!(credit.pulls(at(52)), [], "the dispatcher has not said what room is left");
+        assert_eq!(credit.next_look(), None, "there is nothing to look for before it has");
         credit.demand(Room { jobs: 3, batch: 2 }, 1);
         assert_eq!(credit.pulls(at(53)), []);
     }
