@@ -98,6 +98,7 @@ fn a_beat() {
         models: vec![RunsModel { token: token(), alias, name: "smollm2:135m".to_owned(), digest: digest() }],
         held: vec![Held { job: job(), ack: "$JS.ACK.HALM_JOBS.smollm2-135m.1.2.3.4.0".to_owned() }],
         draining: false,
+        deaf: false,
         paces: BTreeMap::from([(token(), Pace { slots: 4, job_ms: 900 })]),
     };
     insta::assert_json_snapshot!(beat);

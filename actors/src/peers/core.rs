@@ -229,6 +229,13 @@ impl Core {
         all().flat_map(BTreeMap::keys).filter_map(|model| Some((model.clone(), together(model)?))).collect()
     }
 
+    /// Whether our own beats do not come back to us, though they did before. Whoever hears nothing can hold no job: neither
+    /// acknowledgements nor another's claims reach it.
+    #[must_use]
+    pub fn is_deaf(&self, now: Moment) -> bool {
+        self.heard_self_at.is_some_and(|at| now - at > self.settings.deaf_after)
+    }
+
     fn beat(&mut self, beat: Beat, now: Moment, out: &mut Vec<Effect>) {
         if beat.replica == self.settings.replica {
             if beat.incarnation != self.settings.incarnation {
@@ -241,13 +248,16 @@ impl Core {
                 }
             } else {
                 // Who has just begun was not away: it knows only peers that it heard since.
-                if self.heard_self_at.is_some_and(|at| now - at > self.settings.deaf_after) {
+                if self.is_deaf(now) {
                     self.forgive(now);
                 }
                 self.heard_self_at = Some(now);
                 self.found(&beat);
                 self.own_paces = beat.paces;
             }
+            return;
+        }
+        if beat.deaf {
             return;
         }
         let mut earlier = Vec::new();
@@ -315,7 +325,7 @@ impl Core {
             self.forgive(now);
         }
         self.ticked_at = Some(now);
-        if self.heard_self_at.is_none_or(|at| now - at > self.settings.deaf_after) {
+        if self.heard_self_at.is_none() || self.is_deaf(now) {
             // Whoever is silent now, it is we who hear nothing; and what we say would be heard too late.
             return;
         }
@@ -408,6 +418,7 @@ mod tests {
             models: Vec::new(),
             held: jobs.iter().map(held).collect(),
             draining: false,
+            deaf: false,
             paces: BTreeMap::new(),
         })
     }
@@ -536,6 +547,35 @@ mod tests {
         let naks: Vec<_> =
             (60_100..64_000).step_by(50).filter(|ms| !naks(&tick(&mut core, *ms)).is_empty()).take(1).collect();
         assert_eq!(naks, [62_050], "b did not come back within the grace");
+    }
+
+    #[test]
+    fn a_peer_that_says_that_it_hears_nothing_is_as_good_as_silent() {
+        let mut core = core("a");
+        core.handle(beat("b", "1", &["j1"]), at(0));
+        let deaf = |ms: u64| {
+            let Event::Beat(beat) = beat("b", "1", &["j1"]) else { unreachable!("a beat") };
+            (Event::Beat(Beat { deaf: true, ..beat }), at(ms))
+        };
+        let mut given_back = Vec::new();
+        for ms in (50..2000).step_by(50) {
+            let (event, now) = deaf(ms);
+            assert!(core.handle(event, now).is_empty());
+            if !naks(&tick(&mut core, ms)).is_empty() {
+                given_back.push(ms);
+            }
+        }
+        assert_eq!(given_back, [1500, 1900]);
+    }
+
+    #[test]
+    fn who_does_not_hear_itself_is_deaf_until_it_does_and_who_has_just_begun_is_not() {
+        let mut core = core("a");
+        assert!(!core.is_deaf(at(5_000)));
+        tick(&mut core, 5_000);
+        assert!(!core.is_deaf(at(5_500)) && core.is_deaf(at(5_550)));
+        tick(&mut core, 9_000);
+        assert!(!core.is_deaf(at(9_000)));
     }
 
     #[test]

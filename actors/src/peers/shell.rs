@@ -187,6 +187,7 @@ impl PeersState {
             models: self.start.models.clone(),
             held: self.held.iter().map(held).collect(),
             draining: self.draining,
+            deaf: self.core.is_deaf(self.start.clock.now()),
             paces: self.paces.clone(),
         };
         self.tasks.spawn(self.start.bus.beat(&beat))

@@ -42,6 +42,9 @@ pub struct Beat {
     pub held: Vec<Held>,
     /// True when it takes no more work and is about to leave.
     pub draining: bool,
+    /// True while it does not hear its own beats: it lives, and can do nothing for anybody. Only itself counts such a beat.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deaf: bool,
     /// How fast it computes jobs of each model, once it has finished one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub paces: BTreeMap<ModelToken, Pace>,

@@ -501,6 +501,7 @@ impl World {
             models: Vec::new(),
             held: replica.held.iter().map(held).collect(),
             draining: replica.draining,
+            deaf: replica.peers.is_deaf(self.now()),
             paces: BTreeMap::new(),
         };
         self.call(at, Call::Beat(Rc::new(beat)), Waiting::Nobody, 0);
